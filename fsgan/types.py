@@ -46,6 +46,42 @@ class Subspace(NamedTuple):
     join: Callable[[Any, Any], Params]  # (trainable, frozen) -> params
 
 
+everything = Subspace(split=lambda params: (params, {}), join=lambda trainable, frozen: trainable)
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """How a GAN is adapted: a subspace, penalties and augmentation. The default is fine-tuning.
+
+    The hooks are pure. The penalties are added to the players' losses, the first argument being the
+    player's full parameters; `memory` is what `start` returned.
+    """
+
+    subspace: Pair = Pair(everything, everything)  # noqa: RUF009
+    # (source params: Pair, target images, key) -> (params: Pair to start from, memory)
+    start: Callable[[Pair, Array, Array], tuple[Pair, Any]] = lambda params, real, key: (params, {})
+    # (params, latents [n, latent], generated images [n, h, w, c], memory) -> scalar
+    g_penalty: Callable[[Params, Array, Array, Any], Any] = lambda params, z, fake, memory: 0.0
+    # (params, real images, generated images, memory) -> scalar
+    d_penalty: Callable[[Params, Array, Array, Any], Any] = lambda params, real, fake, memory: 0.0
+    # (key, images [n, h, w, c], memory) -> images, applied to all that the discriminator sees
+    augment: Callable[[Array, Array, Any], Array] = lambda key, images, memory: images
+
+
+@dataclasses.dataclass(frozen=True)
+class Game:
+    """What is played: two networks, their losses, and how they are adapted."""
+
+    nets: (
+        Pair  # flax.linen modules: latents [n, latent] -> images, images [n, h, w, c] -> logits [n]
+    )
+    loss: Pair  # functions of the logits: `losses.adversarial(name)`
+    latent: int  # number of latent dimensions
+    penalty: Callable | None = None  # added to the discriminator's loss: `losses.penalty(r1=1.0)`
+    method: Method = Method()
+    d_steps: int = 1  # discriminator updates for each one of the generator
+
+
 class Images(NamedTuple):
     """A labelled image set on the host."""
 

@@ -1,0 +1,10 @@
+"""FreezeD (Mo et al. 2020): fine-tune with the lowest layers of the discriminator frozen."""
+
+from fsgan import subspaces
+from fsgan.types import Method, Pair
+
+
+def make(*, blocks: int = 1) -> Method:
+    """Freeze the first `blocks` blocks, those nearest to the image."""
+    pattern = "|".join(f"block{i}" for i in range(blocks))
+    return Method(subspace=Pair(subspaces.everything, subspaces.freeze(pattern)))
