@@ -101,8 +101,9 @@ def penalty(**weights: float) -> Penalty:
     terms = [(PENALTIES[name], weight) for name, weight in weights.items() if weight]
 
     def total(critic, real, fake, key) -> Array:
-        keys = jax.random.split(key, max(len(terms), 1))
-        values = (w * term(critic, real, fake, k) for (term, w), k in zip(terms, keys, strict=True))
-        return sum(values, start=jnp.zeros((), real.dtype))
+        value = jnp.zeros((), real.dtype)
+        for i, (term, weight) in enumerate(terms):
+            value += weight * term(critic, real, fake, jax.random.fold_in(key, i))
+        return value
 
     return total

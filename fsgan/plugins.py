@@ -39,3 +39,12 @@ def check_options(function: Callable, options: dict[str, Any], what: str) -> Non
     for name in options:
         if name not in valid:
             raise unknown(f"option of {what}", name, valid)
+
+
+def defaults(function: Callable) -> dict[str, Any]:
+    """A function's keyword options that have a default, with it: the fields of a config."""
+    parameters = inspect.signature(function).parameters.values()
+    empty = inspect.Parameter.empty
+    return {
+        p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not empty
+    }

@@ -1,0 +1,104 @@
+"""The fields that all phases share, and the words after the colon of --config=FILE:WORDS."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from types import ModuleType
+
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from fsgan import plugins
+
+
+def base_config(phase: str, name: str) -> ConfigDict:
+    """Every field once. A None stands for the default of whatever the field is passed to."""
+    config = ConfigDict()
+    config.phase = phase  # pretrain, transfer or meta
+    config.name = name  # the default workdir is runs/<name>
+    config.seed = 0  # of the run: parameters, latents, batches; not of the split of the data
+    config.init_from = ""  # workdir of a finished run to start from
+
+    config.data = ConfigDict()
+    config.data.name = "glyphs"  # a file of fsgan/data, any image set of TFDS, or folder:PATH
+    config.data.size = (28, 28)  # height and width, both divisible by 4
+    config.data.channels = placeholder(int)  # 1, 3 or 4; None: as the data come
+    config.data.classes = placeholder(tuple)  # keep these classes alone (names or numbers)
+    config.data.exclude = placeholder(tuple)  # leave these classes out
+
+    config.nets = ConfigDict()
+    config.nets.name = "dcgan"  # a file of fsgan/nets
+    config.nets.width = 32  # channels at the finest level
+    config.nets.activation = placeholder(str)
+    config.nets.impl = placeholder(str)  # convolutions: auto, matmul or lax
+    config.latent = 64  # latent dimensions
+
+    config.loss = "non_saturating"  # losses.ADVERSARIAL
+    config.penalty = ConfigDict(dict(r1=0.0, r2=0.0, gradient_penalty=0.0))
+    config.d_steps = 1  # discriminator updates for each one of the generator
+    config.ema_decay = 0.999  # of the averaged generator; meta: of both networks
+
+    config.steps = 10_000
+    config.report_every = 50  # steps per dispatch and report line
+    config.observe_every = 1_000  # pictures and scores, and a checkpoint
+    config.save_every = 500  # checkpoints between them
+    config.keep = 3  # last checkpoints kept, besides the best
+    return config
+
+
+def optimizer(name: str, lr: float, **options) -> ConfigDict:
+    """An optimizer of optax for each player; fields that are None are left to optax."""
+    config = ConfigDict()
+    config.name = name
+    config.lr = lr  # generator, and discriminator where d_lr is None
+    config.d_lr = placeholder(float)
+    config.schedule = "constant"  # constant, linear or cosine, down to 0 at the last step
+    for field in ("b1", "b2", "eps_root", "momentum", "decay", "weight_decay"):
+        config[field] = placeholder(float)
+    config.update(options)
+    return config
+
+
+def plugin(module: ModuleType, **options) -> ConfigDict:
+    """A method or meta-learner with all of its options."""
+    name = module.__name__.rpartition(".")[2]
+    config = ConfigDict({"name": name, **plugins.defaults(module.make)}, convert_dict=False)
+    config.update(options)
+    return config
+
+
+def assign(config: ConfigDict, fields: dict[str, str]) -> ConfigDict:
+    """Set fields given as text, dotted or not; ValueError with the nearest name for unknown ones."""
+    known = flatten_dict(config.to_dict(), sep=".")
+    for name, text in fields.items():
+        if name not in known:
+            raise plugins.unknown("config field", name, known)
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
+        config.update_from_flattened_dict({name: value})
+    return config
+
+
+def words(arg: str, **choices: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Sort the comma-separated words after the colon: `omniglot,width=64`.
+
+    Each bare word belongs to the first of `choices` that has it; `key=value` is kept as it is.
+    Returns ({kind: word}, {key: value}); ValueError, listing all words, for any other.
+    """
+    chosen, fields = {}, {}
+    for word in filter(None, arg.split(",")):
+        key, equals, value = word.partition("=")
+        if equals:
+            fields[key] = value
+            continue
+        kind = next((kind for kind, names in choices.items() if word in names), None)
+        if kind is None:
+            raise plugins.unknown("word", word, [w for names in choices.values() for w in names])
+        if kind in chosen:
+            raise ValueError(f"{chosen[kind]!r} and {word!r} are both a {kind}: give one")
+        chosen[kind] = word
+    return chosen, fields

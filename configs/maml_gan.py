@@ -1,0 +1,44 @@
+"""Meta-train a GAN over few-shot tasks, so that a few gradient steps make it draw a new class.
+
+python main.py --config=configs/maml_gan.py                      glyphs: held-out scripts
+python main.py --config=configs/maml_gan.py:omniglot             Omniglot: held-out alphabets
+python main.py --config=configs/maml_gan.py:reptile              another meta-learner
+python main.py --config=configs/maml_gan.py:reptile,omniglot,tasks=16,inner.lr=0.02
+"""
+
+import importlib
+
+import base
+
+import fsgan.data
+import fsgan.meta
+from fsgan import plugins
+
+
+def get_config(arg: str = ""):
+    chosen, fields = base.words(
+        arg, learner=plugins.names(fsgan.meta), data=plugins.names(fsgan.data), size=["smoke"]
+    )
+    config = base.base_config("meta", "_".join(["maml_gan", *chosen.values()]))
+    config.data.name = chosen.get("data", "glyphs")
+
+    learner = importlib.import_module(f"fsgan.meta.{chosen.get('learner', 'maml')}")
+    config.learner = base.plugin(learner, steps=5)  # inner steps while training
+    config.inner = base.optimizer("sgd", 0.01)
+    config.outer = base.optimizer("adam", 3e-4, b1=0.5, schedule="linear")
+    config.tasks = 8  # per outer step
+    config.chunk = 0  # tasks at a time; 0: one per device on a CPU, all elsewhere
+    config.shots = 5  # support images of a task
+    config.queries = 3  # query images of a task, none of them in the support
+
+    config.adapt_steps = 10  # inner steps on a held-out class
+    config.show = (2, 5, 10)  # the ones after which samples are drawn
+    config.ema_decay = 0.99
+    config.steps = 2_000
+    config.observe_every = 400
+    config.save_every = 200
+    if chosen.get("size") == "smoke":
+        config.steps, config.report_every, config.observe_every, config.save_every = 4, 2, 4, 2
+        config.nets.width, config.tasks, config.adapt_steps, config.show = 4, 2, 2, (1, 2)
+        config.learner.steps = 2
+    return base.assign(config, fields)

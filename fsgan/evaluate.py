@@ -1,0 +1,158 @@
+"""What a run shows of itself while it trains: pictures from fixed latents, and scores.
+
+Each function here makes an observer for the loop: `(state, log, last) -> scores`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fsgan import gan, tasks
+from fsgan.episodes import batch
+from fsgan.features import pixels
+from fsgan.images import to_uint8
+from fsgan.log import Logger, grid
+from fsgan.metrics import energy
+from fsgan.types import Array, Episode, Game, GANState, Pair, Pool
+
+Observer = Callable[[GANState, Logger, bool], dict[str, float]]
+
+
+def pixel_energy(real: Array, fake: Array) -> Array:
+    """Energy distance of two sets of images [n, h, w, c] in pixels at three scales."""
+    return energy.compute(pixels.features(real), pixels.features(fake))
+
+
+def observe_samples(game: Game, held_out: Pool, key: Array, *, n: int = 64) -> Observer:
+    """For pretraining: a square of samples, and their energy distance to held-out images.
+
+    The floor is the same distance between two sets of held-out images of the same size.
+    """
+    real_key, other_key, z_key = jax.random.split(key, 3)
+
+    @jax.jit
+    def measure(params: Pair, held_out: Pool):
+        fake = gan.sample(game, params, z_key, 4 * n)
+        real, other = (batch(k, held_out, 4 * n) for k in (real_key, other_key))
+        scores = {"energy": pixel_energy(real, fake), "energy_floor": pixel_energy(real, other)}
+        return to_uint8(fake[:n]), scores
+
+    def observe(state: GANState, log: Logger, last: bool) -> dict[str, float]:
+        images, scores = jax.device_get(measure(gan.weights(state), held_out))
+        side = int(n**0.5)
+        log.images(
+            int(state.step),
+            "samples",
+            grid(images[: side**2].reshape(side, side, *images.shape[1:])),
+        )
+        return {name: float(value) for name, value in scores.items()}
+
+    return observe
+
+
+def observe_transfer(
+    game: Game, source: Pair, target: np.ndarray, key: Array, *, n: int = 10
+) -> Observer:
+    """For transfer: the target images, and source and adapted samples from the same latents.
+
+    No score: the target images are all used for training, and no others may be looked at.
+    """
+    draw = jax.jit(lambda params: to_uint8(gan.sample(game, params, key, 3 * n)))
+
+    def observe(state: GANState, log: Logger, last: bool) -> dict[str, float]:
+        adapted = gan.weights(state, game.method)
+        shape = (3, n, *target.shape[1:])
+        before, after = (np.asarray(draw(params)).reshape(shape) for params in (source, adapted))
+        shown = np.resize(target, shape[1:])[None]  # repeated where there are fewer than n
+        rows = np.concatenate([shown, *np.stack([before, after], 1)])
+        labels = ["target"] + ["source", "adapted"] * 3
+        log.images(int(state.step), "samples", grid(rows, row_labels=labels))
+        return {}
+
+    return observe
+
+
+def observe_tasks(
+    game: Game,
+    tx: Pair,
+    valid: Episode,
+    test: Episode,
+    key: Array,
+    *,
+    steps: int,
+    show: Sequence[int],
+    n: int = 32,
+) -> Observer:
+    """For meta-learning: adaptation to held-out classes, those of `test` at the end only.
+
+    Args:
+      game, tx: what is played inside and the inner optimizers.
+      valid, test: one episode per class, on a leading axis.
+      steps: inner steps taken, at most as many as `show` counts up to are drawn.
+      show: the inner steps after which samples are shown.
+      n: samples per class for the scores.
+
+    The scores are means over the classes of `valid`: `energy` from the adapted samples to the query
+    images, `energy_before` the same without adaptation, `energy_floor` from the support images to
+    the query images (real against real), and `spread`, the variance between the classes' mean
+    images over the variance within them: near 0 when adaptation does not tell classes apart.
+    """
+    adapt = tasks.make_adapt(game, tx, steps=steps, history=True)
+    adapt_key, z_key = jax.random.split(key)
+    stages = np.array(sorted({0, *show, steps}))
+
+    def one(params: Pair, episode: Episode) -> Array:
+        path, _ = adapt(params, adapt_key, episode.support)
+        path = jax.tree.map(
+            lambda start, after: jnp.concatenate([start[None], after]), params, path
+        )
+        chosen = jax.tree.map(lambda x: x[stages], path)
+        return jax.lax.map(lambda p: gan.sample(game, p, z_key, n), chosen)
+
+    @jax.jit
+    def measure(params: Pair, episodes: Episode):
+        def body(episode: Episode):
+            images = one(params, episode)
+            scores = {
+                "energy": pixel_energy(episode.query, images[-1]),
+                "energy_before": pixel_energy(episode.query, images[0]),
+                "energy_floor": pixel_energy(episode.query, episode.support),
+            }
+            last = pixels.features(images[-1])
+            shown = to_uint8(images[:, : len(episode.support)])
+            return shown, scores, last.mean(0), last.var(0).sum()
+
+        shown, scores, means, within = jax.lax.map(body, episodes)
+        scores = jax.tree.map(jnp.mean, scores)
+        return shown, {**scores, "spread": means.var(0).sum() / within.mean()}
+
+    def picture(episodes: Episode, shown: np.ndarray, across: int = 4) -> np.ndarray:
+        """Tasks side by side, each a block of rows: support, then samples at each stage."""
+        blocks = np.concatenate([to_uint8(episodes.support)[:, None], shown], 1)
+        blank = np.full_like(blocks[:, :, :1], 255)
+        blocks = np.concatenate([blocks, blank], 2)  # [tasks, rows, columns, h, w, c]
+        bands = [
+            np.concatenate(blocks[i : i + across], 1)[:, :-1] for i in range(0, len(blocks), across)
+        ]
+        labels = ["support", *(f"step {s}" for s in stages)] * len(bands)
+        return grid(np.concatenate(bands), row_labels=labels)
+
+    def observe(state: GANState, log: Logger, last: bool) -> dict[str, float]:
+        params, step, drawn = gan.weights(state), int(state.step), 8
+        every = max(1, len(valid.label) // drawn)
+        shown, scores = jax.device_get(measure(params, valid))
+        some = jax.tree.map(lambda x: x[::every][:drawn], valid)
+        log.images(step, "valid", picture(some, shown[::every][:drawn]))
+        if last:
+            shown, test_scores = jax.device_get(measure(params, test))
+            every = max(1, len(test.label) // drawn)
+            some = jax.tree.map(lambda x: x[::every][:drawn], test)
+            log.images(step, "test", picture(some, shown[::every][:drawn]))
+            scores.update({f"test_{name}": value for name, value in test_scores.items()})
+        return {name: float(value) for name, value in scores.items()}
+
+    return observe

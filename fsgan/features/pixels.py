@@ -1,0 +1,22 @@
+"""Pixels at three scales: features that need no training and no weights."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from fsgan.types import Array
+
+
+def features(images: Array) -> Array:
+    """Images [n, h, w, c] in [-1, 1] at full, half and quarter size: float32 [n, d].
+
+    The scales count alike: the squared distance of two feature vectors is the sum over scales of the
+    mean squared difference of their pixels. h and w are divisible by 4.
+    """
+    levels, level = [], images
+    for factor in (1, 2, 2):
+        n, h, w, c = level.shape
+        level = level.reshape(n, h // factor, factor, w // factor, factor, c).mean((2, 4))
+        flat = level.reshape(n, -1)
+        levels.append(flat / jnp.sqrt(flat.shape[1]))
+    return jnp.concatenate(levels, 1)

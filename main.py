@@ -1,0 +1,54 @@
+"""Train a GAN: python main.py --config=configs/maml_gan.py [--workdir=DIR] [--config.field=value]."""
+
+import sys
+from pathlib import Path
+
+import jax
+from absl import app, flags
+from ml_collections import config_flags
+
+from fsgan import loop, train
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "A file of configs/, FILE:words for variants."
+)
+WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; runs/<name> by default.")
+CACHE = Path.home() / ".cache" / "fsgan" / "xla"
+
+
+def fail(error: Exception, code: int) -> None:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    sys.exit(code)
+
+
+def parse(argv: list[str]) -> list[str]:
+    flags.mark_flag_as_required("config")
+    try:
+        rest = flags.FLAGS(argv)
+        if rest[1:]:
+            raise flags.Error(
+                f"unexpected argument {rest[1]!r}: fields are given as --config.x=..."
+            )
+        return rest
+    except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        fail(error, 2)
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    if jax.config.jax_compilation_cache_dir is None:  # unless the environment names another one
+        jax.config.update("jax_compilation_cache_dir", str(CACHE))
+    config = CONFIG.value
+    workdir = Path(WORKDIR.value or Path("runs") / config.name)
+    try:
+        job = train.prepare(config, workdir)
+    except (ValueError, FileNotFoundError) as error:
+        fail(error, 2)
+    try:
+        loop.run(job, workdir, **train.intervals(config))
+    except loop.NonFiniteError as error:
+        fail(error, 1)
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse)

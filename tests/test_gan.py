@@ -1,0 +1,178 @@
+"""The core: steps, averages, subspaces, and the foreign transforms that they must survive."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import toys
+
+from fsgan import Method, Pair, gan, losses, subspaces
+
+
+def tree_equal(a, b) -> bool:
+    leaves = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(np.array_equal(x, y) for x, y in leaves)
+
+
+@pytest.fixture
+def begun(key):
+    game, tx = toys.game(), toys.sgd()
+    return game, tx, gan.start(gan.init(key, game), key, tx)
+
+
+def test_step_is_one_descent_of_each_player_in_turn(key, begun):
+    """By hand: D descends at the initial weights, then G at the updated discriminator."""
+    game, tx, state = begun
+    real = toys.images(key, 5)
+    after, metrics = jax.jit(gan.make_step(game, tx))(state, real)
+
+    players = gan.objectives(game)
+    d_key, g_key = jax.random.split(jax.random.fold_in(key, 0))
+    start = state.params
+    (d_loss, _), d_grad = jax.value_and_grad(
+        lambda d: players.d(start._replace(d=d), real, d_key, {}), has_aux=True
+    )(start.d)
+    middle = start._replace(d=jax.tree.map(lambda w, g: w - 0.1 * g, start.d, d_grad))
+    (g_loss, _), g_grad = jax.value_and_grad(
+        lambda g: players.g(middle._replace(g=g), real, g_key, {}), has_aux=True
+    )(start.g)
+    end = middle._replace(g=jax.tree.map(lambda w, g: w - 0.1 * g, start.g, g_grad))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), after.params, end
+    )
+    np.testing.assert_allclose([metrics["d_loss"], metrics["g_loss"]], [d_loss, g_loss], rtol=1e-5)
+    assert set(metrics) == {"g_loss", "d_loss", "d_real", "d_fake"}
+
+
+def test_adapt_is_a_loop_of_steps(key, begun):
+    game, tx, state = begun
+    step = gan.make_step(game, tx)
+    batches = toys.images(key, 3, 5)
+    scanned, metrics = jax.jit(lambda s, b: gan.adapt(step, s, b))(state, batches)
+    looped = state
+    for batch in batches:
+        looped, _ = jax.jit(step)(looped, batch)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)  # noqa: E731
+    jax.tree.map(close, scanned.params, looped.params)
+    assert int(scanned.step) == 3
+    assert metrics["g_loss"].shape == (3,)
+
+
+def test_latents_are_fresh_in_every_step_and_decided_by_key_and_step(key, begun):
+    game, tx, state = begun
+    step, real = jax.jit(gan.make_step(game, tx)), toys.images(key, 5)
+    assert tree_equal(step(state, real)[0].params, step(state, real)[0].params)
+    later = state.replace(step=state.step + 1)
+    assert not tree_equal(step(state, real)[0].params, step(later, real)[0].params)
+    assert not tree_equal(
+        step(state, real)[0].params, step(state.replace(key=jax.random.key(1)), real)[0].params
+    )
+
+
+def test_d_steps_take_a_batch_each(key):
+    game, tx = toys.game(d_steps=2), toys.sgd()
+    state = gan.start(gan.init(key, game), key, tx)
+    step, real = jax.jit(gan.make_step(game, tx)), toys.images(key, 2, 5)
+    after, _ = step(state, real)
+    other, _ = step(state, real.at[0].set(-real[0]))  # only the first D step sees it
+    assert int(after.step) == 1
+    assert not tree_equal(after.params.d, other.params.d)
+
+
+def test_ema_follows_the_generator_and_warms_up(key, begun):
+    game, tx, state = begun
+    step = jax.jit(gan.make_step(game, tx, ema_decay=0.5))
+    after, _ = step(state, toys.images(key, 5))
+    # the first decay is (1 + 0) / (10 + 0) = 0.1
+    expected = jax.tree.map(lambda e, p: 0.1 * e + 0.9 * p, state.ema.g, after.params.g)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), after.ema.g, expected)
+    assert after.ema.d == {}
+    assert tree_equal(gan.weights(after).g, after.ema.g)
+    assert tree_equal(gan.weights(after, ema=False).g, after.params.g)
+
+
+def test_penalty_and_method_hooks_reach_the_losses(key):
+    real = toys.images(key, 5)
+    seen = Method(
+        g_penalty=lambda params, z, fake, memory: 10.0 + memory["extra"] + 0 * fake.sum() * z.sum(),
+        d_penalty=lambda params, real, fake, memory: 20.0,
+        augment=lambda key, images, memory: -images,
+    )
+    plain, full = toys.game(), toys.game(method=seen, penalty=losses.penalty(r1=3.0))
+    params, memory = gan.init(key, plain), {"extra": jnp.ones(())}
+    for player, added in (("g", 11.0), ("d", 20.0)):
+        flipped = toys.game(method=Method(augment=seen.augment))
+        base, _ = getattr(gan.objectives(flipped), player)(params, real, key, {})
+        value, _ = getattr(gan.objectives(full), player)(params, real, key, memory)
+        r1 = 0.0
+        if player == "d":
+            critic = lambda x: plain.nets.d.apply({"params": params.d}, -x)  # noqa: E731
+            r1 = losses.penalty(r1=3.0)(critic, real, real, key)
+        np.testing.assert_allclose(value - base, added + r1, rtol=1e-5)
+
+
+class TestSubspaces:
+    def test_join_inverts_split_and_parts_are_disjoint(self, key):
+        params = gan.init(key, toys.game()).d
+        for space in (subspaces.everything, subspaces.named("head"), subspaces.freeze("block0")):
+            trainable, frozen = space.split(params)
+            assert tree_equal(space.join(trainable, frozen), params)
+            count = len(jax.tree.leaves(trainable)) + len(jax.tree.leaves(frozen))
+            assert count == len(jax.tree.leaves(params))
+
+    def test_frozen_weights_are_bit_equal_and_have_no_optimizer_state(self, key):
+        method = Method(subspace=Pair(subspaces.named("head"), subspaces.freeze("block0")))
+        game = toys.game(method=method)
+        tx = Pair(optax.adam(0.1), optax.adam(0.1))
+        source = gan.init(key, game)
+        state = gan.start(source, key, tx, method)
+        state, _ = gan.adapt(gan.make_step(game, tx), state, toys.images(key, 3, 5))
+        end = gan.weights(state, method, ema=False)
+        for before, after in zip(source, end, strict=True):
+            assert tree_equal(before["block0"], after["block0"])
+            assert not tree_equal(before["head"], after["head"])
+        moments = jax.tree.leaves(state.opt.g[0].mu)
+        assert sum(m.size for m in moments) == 6 * 16 + 16
+
+    def test_a_pattern_matches_whole_path_parts(self, key):
+        params = {"block1": {"kernel": jnp.ones(1)}, "block10": {"kernel": jnp.zeros(1)}}
+        trainable, _ = subspaces.named("block1").split(params)
+        assert set(trainable) == {"block1/kernel"}
+
+    def test_an_empty_selection_is_an_error_that_lists_the_names(self, key):
+        params = gan.init(key, toys.game()).d
+        with pytest.raises(ValueError, match=r"'tail' leaves nothing.*block0/kernel.*head/bias"):
+            subspaces.named("tail").split(params)
+        with pytest.raises(ValueError, match="nothing to train"):
+            subspaces.freeze("block0|head").split(params)
+
+
+def test_steps_run_under_foreign_transforms(key, begun):
+    """vmap over seeds, grad through adaptation, and scan inside somebody else's jit."""
+    game, tx, _ = begun
+    step = gan.make_step(game, tx)
+    batches = toys.images(key, 2, 5)
+
+    def train(key, scale):
+        params = jax.tree.map(lambda x: scale * x, gan.init(key, game))
+        state, _ = gan.adapt(step, gan.start(params, key, tx), batches)
+        return gan.sample(game, gan.weights(state), key, 2).mean()
+
+    keys = jax.random.split(key, 3)
+    many = jax.jit(jax.vmap(train, (0, None)))(keys, 1.0)
+    alone = [train(k, 1.0) for k in keys]
+    np.testing.assert_allclose(many, alone, rtol=1e-4, atol=1e-6)
+    slope = jax.jit(jax.grad(train, 1))(key, 1.0)
+    assert np.isfinite(slope)
+    assert slope != 0
+
+
+def test_state_holds_arrays_only_and_can_be_donated(key):
+    game, tx = toys.game(), toys.sgd()
+    state = jax.jit(lambda k: gan.start(gan.init(k, game), k, tx))(key)
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
+    step = jax.jit(gan.make_step(game, tx), donate_argnums=0)
+    after, _ = step(state, toys.images(key, 5))
+    assert jax.tree.leaves(state.params)[0].is_deleted()
+    assert jax.tree.structure(after) == jax.tree.structure(state)

@@ -1,0 +1,215 @@
+"""Meta-learners: exact gradients in float64, identities between them, and means over tasks."""
+
+import importlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import toys
+
+import fsgan.meta
+from fsgan import Episode, Method, Pair, gan, losses, plugins, subspaces, tasks
+from fsgan.meta import maml, reptile
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def episodes(key, *leading: int, shots: int = 3, queries: int = 2) -> Episode:
+    s, q = jax.random.split(key)
+    return Episode(
+        support=toys.images(s, *leading, shots),
+        query=toys.images(q, *leading, queries),
+        label=jnp.zeros(leading, jnp.int32),
+    )
+
+
+def allclose(a, b, **tolerance):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
+
+
+def query_losses(game, tx, steps, key, episode):
+    """The two outer losses as functions of the initial parameters, as MAML defines them."""
+    adapt = tasks.make_adapt(game, tx, steps=steps)
+    players = gan.objectives(game)
+    inner, g_key, d_key = jax.random.split(key, 3)
+
+    def both(params):
+        adapted, _ = adapt(params, inner, episode.support)
+        return Pair(
+            players.g(adapted, episode.query, g_key, {})[0],
+            players.d(adapted, episode.query, d_key, {})[0],
+        )
+
+    return both
+
+
+def directional(function, params, direction, h=1e-5):
+    """Central difference of order 4 along a direction in parameter space."""
+    at = lambda t: function(jax.tree.map(lambda p, d: p + t * d, params, direction))  # noqa: E731
+    return (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h)
+
+
+GAMES = {
+    "non_saturating": {},
+    "relativistic": {"penalty": losses.penalty(r1=0.3, r2=0.2)},
+    "wasserstein": {"penalty": losses.penalty(gradient_penalty=1.0)},
+    "least_squares": {"d_steps": 2},
+}
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_maml_gradient_is_exact_through_the_whole_game(key, name):
+    """Finite differences of each player's query loss, in each player's initial parameters."""
+    game, tx = toys.game(name, **GAMES[name]), toys.sgd(0.2)
+    params, episode = toys.params(key, game), episodes(key)
+    gradient, _ = jax.jit(maml.make(game, tx, steps=3))(params, key, episode, jnp.int32(0))
+    both = jax.jit(query_losses(game, tx, 3, key, episode))
+    noise = jax.tree.map(lambda p: jax.random.normal(key, p.shape), params)
+    still = jax.tree.map(jnp.zeros_like, params)
+    for player in ("g", "d"):
+        direction = still._replace(**{player: getattr(noise, player)})
+        expected = directional(lambda p, n=player: getattr(both(p), n), params, direction)
+        dots = jax.tree.map(jnp.vdot, getattr(gradient, player), getattr(noise, player))
+        np.testing.assert_allclose(sum(jax.tree.leaves(dots)), expected, rtol=1e-6)
+
+
+def test_maml_through_a_stateful_inner_optimizer(key):
+    game = toys.game()
+    tx = Pair(*(optax.adam(0.05, eps_root=1e-8),) * 2)
+    params, episode = toys.params(key, game), episodes(key)
+    gradient, _ = jax.jit(maml.make(game, tx, steps=3))(params, key, episode, jnp.int32(0))
+    both = jax.jit(query_losses(game, tx, 3, key, episode))
+    noise = jax.tree.map(lambda p: jax.random.normal(key, p.shape), params)
+    still = jax.tree.map(jnp.zeros_like, params)
+    expected = directional(lambda p: both(p).g, params, still._replace(g=noise.g), h=1e-6)
+    dots = jax.tree.map(jnp.vdot, gradient.g, noise.g)
+    np.testing.assert_allclose(sum(jax.tree.leaves(dots)), expected, rtol=1e-4)
+
+
+def test_first_order_is_the_query_gradient_at_the_adapted_parameters(key):
+    game, tx = toys.game(), toys.sgd(0.2)
+    params, episode = toys.params(key, game), episodes(key)
+    learner = maml.make(game, tx, steps=3, first_order_steps=5)
+    first, _ = jax.jit(learner)(params, key, episode, jnp.int32(4))
+    inner, g_key, d_key = jax.random.split(key, 3)
+    adapted, _ = tasks.make_adapt(game, tx, steps=3)(params, inner, episode.support)
+    players = gan.objectives(game)
+    of_g = jax.grad(lambda p: players.g(p, episode.query, g_key, {})[0])(adapted).g
+    of_d = jax.grad(lambda p: players.d(p, episode.query, d_key, {})[0])(adapted).d
+    allclose(first, Pair(of_g, of_d), rtol=1e-9)
+
+    later, _ = jax.jit(learner)(params, key, episode, jnp.int32(5))
+    exact, _ = jax.jit(maml.make(game, tx, steps=3))(params, key, episode, jnp.int32(0))
+    allclose(later, exact, rtol=1e-9)
+    assert not np.allclose(first.g["head"]["bias"], exact.g["head"]["bias"], rtol=1e-3)
+
+
+def test_maml_without_inner_steps_is_joint_training(key):
+    game = toys.game()
+    params, episode = toys.params(key, game), episodes(key)
+    gradient, _ = maml.make(game, toys.sgd(), steps=0)(params, key, episode, jnp.int32(0))
+    _, g_key, d_key = jax.random.split(key, 3)
+    players = gan.objectives(game)
+    of_g = jax.grad(lambda p: players.g(p, episode.query, g_key, {})[0])(params).g
+    of_d = jax.grad(lambda p: players.d(p, episode.query, d_key, {})[0])(params).d
+    allclose(gradient, Pair(of_g, of_d), rtol=1e-9)
+
+
+def test_reptile_with_one_task_and_rate_one_is_fine_tuning(key):
+    game, tx = toys.game(), toys.sgd(0.2)
+    outer = Pair(optax.sgd(1.0), optax.sgd(1.0))
+    step = tasks.make_step(reptile.make(game, tx, steps=4), outer)
+    state = tasks.start(toys.params(key, game), key, outer)
+    batch = episodes(key, 1)
+    after, _ = jax.jit(step)(state, batch)
+
+    task_key = jax.random.split(jax.random.fold_in(key, 0), 1)[0]
+    tuned = gan.start(state.params, task_key, tx)
+    support = jnp.broadcast_to(batch.support[0], (4, *batch.support[0].shape))
+    tuned, _ = gan.adapt(gan.make_step(game, tx), tuned, support)
+    allclose(after.params, tuned.params, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 6])
+def test_mean_over_tasks_does_not_depend_on_the_chunk(key, chunk):
+    keys, batch = jax.random.split(key, 6), episodes(key, 6)
+
+    def function(key, episode):
+        return {"x": episode.support.sum() * jax.random.normal(key), "y": episode.query.mean()}
+
+    mean = tasks.mean_over_tasks(function, keys, batch, chunk)
+    each = [function(k, jax.tree.map(lambda x, i=i: x[i], batch)) for i, k in enumerate(keys)]
+    allclose(mean, jax.tree.map(lambda *x: sum(x) / 6, *each), rtol=1e-12)
+
+
+def test_tasks_that_do_not_divide_into_chunks_are_an_error(key):
+    with pytest.raises(ValueError, match="6 tasks cannot be taken 4 at a time"):
+        tasks.mean_over_tasks(lambda k, e: k, jax.random.split(key, 6), episodes(key, 6), 4)
+
+
+def test_history_ends_in_the_adapted_parameters(key):
+    game, tx = toys.game(), toys.sgd(0.2)
+    params, support = toys.params(key, game), episodes(key).support
+    path, _ = tasks.make_adapt(game, tx, steps=3, history=True)(params, key, support)
+    end, _ = tasks.make_adapt(game, tx, steps=3)(params, key, support)
+    allclose(jax.tree.map(lambda x: x[-1], path), end, rtol=1e-12)
+    short, _ = tasks.make_adapt(game, tx, steps=1)(params, key, support)
+    allclose(jax.tree.map(lambda x: x[0], path), short, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", plugins.names(fsgan.meta))
+class TestEveryLearner:
+    """The contract: every file of fsgan/meta is tested by existing."""
+
+    def make(self, name, game, tx, chunk=1):
+        module = importlib.import_module(f"fsgan.meta.{name}")
+        outer = Pair(optax.adam(1e-2), optax.adam(1e-2))
+        return outer, tasks.make_step(module.make(game, tx, steps=2), outer, chunk=chunk)
+
+    def test_step_keeps_the_state_and_moves_both_players(self, key, name):
+        game, tx = toys.game(), toys.sgd()
+        outer, step = self.make(name, game, tx)
+        before = tasks.start(toys.params(key, game), key, outer)
+        after, metrics = jax.jit(step)(before, episodes(key, 4))
+        assert jax.tree.structure(before) == jax.tree.structure(after)
+        jax.tree.map(
+            lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype) or pytest.fail(), before, after
+        )
+        for a, b in zip(before.params, after.params, strict=True):
+            assert not np.allclose(a["head"]["kernel"], b["head"]["kernel"])
+        assert all(np.isfinite(value) and value.ndim == 0 for value in metrics.values())
+        assert int(after.step) == 1
+
+    def test_inner_subspace_limits_the_inner_loop_only(self, key, name):
+        """ANIL: the inner loop moves the heads alone, the outer loop everything."""
+        head = subspaces.named("head")
+        game, tx = toys.game(method=Method(subspace=Pair(head, head))), toys.sgd()
+        adapted, _ = tasks.make_adapt(game, tx, steps=2)(
+            toys.params(key, game), key, episodes(key).support
+        )
+        allclose(adapted.g["block0"], toys.params(key, game).g["block0"], rtol=0)
+        outer, step = self.make(name, game, tx)
+        state = tasks.start(toys.params(key, game), key, outer)
+        after, _ = jax.jit(step)(state, episodes(key, 4))
+        moved = not np.allclose(
+            after.params.g["block0"]["kernel"], state.params.g["block0"]["kernel"]
+        )
+        assert moved == (name != "reptile")  # Reptile only follows what the inner loop moved
+
+    def test_deterministic_and_compiled_once(self, key, name):
+        game, tx = toys.game(), toys.sgd()
+        outer, step = self.make(name, game, tx, chunk=2)
+        traces = []
+        jitted = jax.jit(lambda s, b: traces.append(0) or step(s, b))
+        state = tasks.start(toys.params(key, game), key, outer)
+        first, _ = jitted(state, episodes(key, 4))
+        again, _ = jitted(state, episodes(key, 4))
+        jitted(first, episodes(key, 4))
+        allclose(first.params, again.params, rtol=0)
+        assert len(traces) == 1
