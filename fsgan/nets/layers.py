@@ -1,0 +1,281 @@
+"""What the networks are made of: convolutions in two forms, norms, resampling, activations.
+
+Images are [n, h, w, c], kernels [kh, kw, cin, cout]. Everything is per sample (no batch statistics)
+and differentiable to any order, forwards and backwards.
+
+XLA's CPU backend runs strided and transposed convolutions, their gradients, and all of them inside
+`lax.scan` many times slower than matrix products of the same size. So a convolution has two forms
+that are equal in value and derivatives: `impl="lax"` calls `lax.conv_general_dilated`, "matmul"
+multiplies patches with the kernel matrix, and "auto" takes "matmul" on CPU and "lax" elsewhere.
+`tests/benchmarks/layers.py` measures them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from fsgan.plugins import unknown
+from fsgan.types import Array
+
+IMPLS = ("auto", "lax", "matmul")
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "leaky_relu": lambda x: nn.leaky_relu(x, 0.2),
+    "relu": nn.relu,
+    # Smooth ones: the piecewise linear have no curvature, so second derivatives see little of them.
+    "gelu": nn.gelu,
+    "silu": nn.silu,
+    "softplus": nn.softplus,
+    "tanh": jnp.tanh,
+}
+Padding = str | Sequence[tuple[int, int]]
+
+
+def activation(name: str) -> Callable[[Array], Array]:
+    """The activation function of that name; ValueError listing the right names if unknown."""
+    if name not in ACTIVATIONS:
+        raise unknown("activation", name, ACTIVATIONS)
+    return ACTIVATIONS[name]
+
+
+def _matmul(impl: str) -> bool:
+    """Whether to take the matrix product; ValueError if `impl` is unknown."""
+    if impl not in IMPLS:
+        raise unknown("impl", impl, IMPLS)
+    return impl == "matmul" or (impl == "auto" and jax.default_backend() == "cpu")
+
+
+def _patches(x: Array, kernel: Sequence[int], strides: Sequence[int]) -> Array:
+    """All windows of a padded image, [n, h, w, c] -> [n, oh, ow, kh * kw * c]."""
+    (kh, kw), (sh, sw), (_, h, w, _) = kernel, strides, x.shape
+    oh, ow = (h - kh) // sh + 1, (w - kw) // sw + 1
+    windows = [
+        x[:, i : i + (oh - 1) * sh + 1 : sh, j : j + (ow - 1) * sw + 1 : sw]
+        for i in range(kh)
+        for j in range(kw)
+    ]
+    return jnp.concatenate(windows, -1)
+
+
+def _space_to_depth(x: Array, block: Sequence[int]) -> Array:
+    """[n, h * bh, w * bw, c] -> [n, h, w, bh * bw * c]."""
+    (n, h, w, c), (bh, bw) = x.shape, block
+    x = x.reshape(n, h // bh, bh, w // bw, bw, c).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(n, h // bh, w // bw, bh * bw * c)
+
+
+def _depth_to_space(x: Array, block: Sequence[int]) -> Array:
+    """[n, h, w, bh * bw * c] -> [n, h * bh, w * bw, c], the inverse of `_space_to_depth`."""
+    (n, h, w, c), (bh, bw) = x.shape, block
+    x = x.reshape(n, h, w, bh, bw, c // (bh * bw)).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(n, h * bh, w * bw, c // (bh * bw))
+
+
+def _pad(x: Array, rows: tuple[int, int], columns: tuple[int, int]) -> Array:
+    """Zeros around an image; a negative number crops."""
+    return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (*rows, 0), (*columns, 0), (0, 0, 0)))
+
+
+def conv(
+    x: Array,
+    kernel: Array,
+    strides: Sequence[int] = (1, 1),
+    padding: Padding = "SAME",
+    impl: str = "auto",
+) -> Array:
+    """Convolution (cross-correlation), [n, h, w, cin] * [kh, kw, cin, cout] -> [n, oh, ow, cout].
+
+    `padding` is "SAME" (oh = ceil(h / stride)), "VALID" or the zeros ((top, bottom), (left, right)).
+    """
+    size = kernel.shape[:2]
+    pads = padding
+    if isinstance(padding, str):
+        pads = lax.padtype_to_pads(x.shape[1:3], size, strides, padding)
+    if not _matmul(impl):
+        return lax.conv_general_dilated(
+            x, kernel, strides, pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+    x = _pad(x, *pads)
+    return _patches(x, size, strides) @ kernel.reshape(-1, kernel.shape[-1])
+
+
+def conv_transpose(
+    x: Array,
+    kernel: Array,
+    strides: Sequence[int] = (2, 2),
+    padding: Padding = "SAME",
+    impl: str = "auto",
+) -> Array:
+    """Transposed convolution, [n, h, w, cin] * [kh, kw, cin, cout] -> [n, oh, ow, cout].
+
+    The transpose of `conv` from [n, oh, ow, cout] to [n, h, w, cin] with the same padding and the
+    kernel's channels swapped: each pixel adds its kernel-sized stamp at stride * position - padding,
+    so oh = (h - 1) * stride + kh - top - bottom. "SAME" gives oh = h * stride, "VALID" no cropping.
+    """
+    size, (cin, cout) = kernel.shape[:2], kernel.shape[2:]
+    pads = padding
+    if isinstance(padding, str):
+        crops = [k - s if padding.upper() == "SAME" else 0 for k, s in zip(size, strides)]
+        pads = [(max(c, 0) // 2, c - max(c, 0) // 2) for c in crops]
+    if not _matmul(impl):
+        return lax.conv_general_dilated(
+            x,
+            jnp.flip(kernel, (0, 1)),
+            (1, 1),
+            [(k - 1 - lo, k - 1 - hi) for k, (lo, hi) in zip(size, pads)],
+            lhs_dilation=strides,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+    # Kernel of m x m blocks of stride x stride: shift and add whole blocks, then unfold them.
+    m = [-(-k // s) for k, s in zip(size, strides)]
+    grown = [b * s for b, s in zip(m, strides)]
+    kernel = jnp.pad(kernel, [(0, g - k) for g, k in zip(grown, size)] + [(0, 0)] * 2)
+    kernel = kernel.reshape(m[0], strides[0], m[1], strides[1], cin, cout)
+    kernel = kernel.transpose(4, 0, 2, 1, 3, 5).reshape(cin, -1)
+    stamps = jnp.split(x @ kernel, m[0] * m[1], -1)
+    y = sum(
+        _pad(stamp, (i, m[0] - 1 - i), (j, m[1] - 1 - j))
+        for stamp, (i, j) in zip(stamps, [(i, j) for i in range(m[0]) for j in range(m[1])])
+    )
+    y = _depth_to_space(y, strides)
+    return _pad(y, *[(-lo, k - g - hi) for k, g, (lo, hi) in zip(size, grown, pads)])
+
+
+def upsample(x: Array) -> Array:
+    """Nearest neighbour, [n, h, w, c] -> [n, 2h, 2w, c]."""
+    n, h, w, c = x.shape
+    x = jnp.broadcast_to(x[:, :, None, :, None], (n, h, 2, w, 2, c))
+    return x.reshape(n, 2 * h, 2 * w, c)
+
+
+def downsample(x: Array) -> Array:
+    """Average pooling, [n, 2h, 2w, c] -> [n, h, w, c]."""
+    n, h, w, c = x.shape
+    return x.reshape(n, h // 2, 2, w // 2, 2, c).mean((2, 4))
+
+
+def kernel_init(scale: float, strides: Sequence[int] = (1, 1)) -> Callable:
+    """Normal numbers with variance scale / fan-in.
+
+    Nothing here rescales activations over the batch, so the weights must keep their size: scale 2
+    (He et al. 2015) does behind a rectifier, whereas DCGAN's fixed 0.02 counts on BatchNorm. Behind
+    a transposed convolution only 1 / (stride * stride) of the kernel reaches any one pixel.
+    """
+    return nn.initializers.variance_scaling(scale * math.prod(strides), "fan_in", "normal")
+
+
+class Conv(nn.Module):
+    """A convolution with parameters kernel [kh, kw, cin, cout] and bias [cout]. See `conv`."""
+
+    features: int
+    kernel: Sequence[int] = (3, 3)
+    strides: Sequence[int] = (1, 1)
+    padding: Padding = "SAME"
+    use_bias: bool = True
+    impl: str = "auto"
+    scale: float = 2.0  # of the initial variance, see `kernel_init`
+
+    transposed = False
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        apply = conv_transpose if self.transposed else conv
+        init = kernel_init(self.scale, self.strides if self.transposed else (1, 1))
+        kernel = self.param("kernel", init, (*self.kernel, x.shape[-1], self.features))
+        x = apply(x, kernel, self.strides, self.padding, self.impl)
+        if self.use_bias:
+            x = x + self.param("bias", nn.initializers.zeros, (self.features,))
+        return x
+
+
+class ConvTranspose(Conv):
+    """A transposed convolution with the same parameters as `Conv`. See `conv_transpose`."""
+
+    kernel: Sequence[int] = (4, 4)
+    strides: Sequence[int] = (2, 2)
+
+    transposed = True
+
+
+class Norm(nn.Module):
+    """Layer norm over height, width and channels, with scale and bias per channel.
+
+    Each sample by itself: nothing runs along, and no sample sees another one's statistics.
+    """
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        c = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, c)
+        bias = self.param("bias", nn.initializers.zeros, c)
+        axes = tuple(range(1, x.ndim))
+        x = x - x.mean(axes, keepdims=True)
+        # eps inside the root: a constant sample has finite derivatives, too.
+        return x * lax.rsqrt((x * x).mean(axes, keepdims=True) + 1e-5) * scale + bias
+
+
+def check_image_shape(shape: Sequence[int]) -> None:
+    """ValueError, naming the nearest sizes that work, if no network here makes such images.
+
+    `shape` is (height, width, channels): sides divisible by 4, and 1, 3 or 4 channels.
+    """
+    if len(shape) != 3:
+        raise ValueError(f"an image shape is (height, width, channels), not {tuple(shape)}")
+    h, w, c = shape
+    if h < 4 or w < 4 or h % 4 or w % 4:
+        near = {tuple(max(s // 4 + up * (s % 4 > 0), 1) * 4 for s in (h, w)) for up in (0, 1)}
+        sizes = " or ".join(f"{a}x{b}" for a, b in sorted(near))
+        raise ValueError(f"image size {h}x{w}: both sides must be divisible by 4, as in {sizes}")
+    if c not in (1, 3, 4):
+        raise ValueError(f"image size {h}x{w}x{c}: there must be 1, 3 or 4 channels, not {c}")
+
+
+def levels(image_shape: Sequence[int]) -> int:
+    """How often both sides are halved while the smaller one stays >= 4; at least twice."""
+    h, w, _ = image_shape
+    n = 0
+    while h % 2 == w % 2 == 0 and min(h, w) >= 8:
+        h, w, n = h // 2, w // 2, n + 1
+    return max(n, 2)
+
+
+class Net(nn.Module):
+    """What generators and discriminators have in common; checked when constructed."""
+
+    image_shape: Sequence[int] = (28, 28, 1)
+    width: int = 64  # channels at the finest level; doubled at each coarser one, up to 8-fold
+    activation: str = "leaky_relu"
+    impl: str = "auto"  # of convolutions: "matmul", "lax" or "auto"
+
+    def __post_init__(self):
+        check_image_shape(self.image_shape)
+        activation(self.activation)
+        _matmul(self.impl)
+        super().__post_init__()
+
+    def channels(self) -> list[int]:
+        """Channels per level, from fine to coarse."""
+        return [self.width * min(2**i, 8) for i in range(levels(self.image_shape))]
+
+    def coarsest(self) -> tuple[int, int]:
+        """Height and width at the coarsest level."""
+        h, w, _ = self.image_shape
+        return h >> levels(self.image_shape), w >> levels(self.image_shape)
+
+
+class Stem(nn.Module):
+    """A generator's first layer and norm: latents [n, latent] -> [n, h, w, features]."""
+
+    size: tuple[int, int]
+    features: int
+
+    @nn.compact
+    def __call__(self, z: Array) -> Array:
+        shape = (*self.size, self.features)
+        x = nn.Dense(math.prod(shape), kernel_init=kernel_init(1.0), name="dense")(z)
+        return Norm(name="norm")(x.reshape(-1, *shape))
