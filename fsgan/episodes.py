@@ -5,6 +5,7 @@ The images stay on the device as uint8 and are converted when sampled.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -92,6 +93,7 @@ def distinct(key: Array, count: Array, k: int) -> Array:
     return jax.random.permutation(key_order, chosen)
 
 
+@functools.partial(jax.jit, static_argnames=("shots", "queries"))  # fast outside jit, too
 def _episode_of(key: Array, pool: Pool, label: Array, shots: int, queries: int) -> Episode:
     index = pool.start[label] + distinct(key, pool.count[label], shots + queries)
     images = to_float(pool.images[index])

@@ -22,7 +22,7 @@ def pixels(image, size: tuple[int, int], channels: int) -> np.ndarray:
     if image.mode != mode:
         image = image.convert(mode)
     if image.size != size[::-1]:
-        image = ImageOps.fit(image, size[::-1], Image.Resampling.LANCZOS)
+        image = ImageOps.fit(image, size[::-1], Image.Resampling.BICUBIC)
     return convert(np.asarray(image).reshape(*size, -1), channels)
 
 

@@ -1,8 +1,18 @@
 """Characters of the fonts that matplotlib ships: nothing to download, any size.
 
 One class per character, one image per face (DejaVu Sans, Sans Mono and Serif, STIX; upright, bold,
-oblique), white on black; scripts are the alphabets. Faces with the same outline of a character
-count once.
+oblique), white on black; scripts are the alphabets, and whole scripts are held out. With
+matplotlib 3.11 and the default options:
+
+    train  1,433 classes  18,539 images  Latin 893 classes, Greek 305, Cyrillic 225, digits 10
+    valid     30 classes     240 images  Lao
+    test     188 classes   1,952 images  Armenian 69, Georgian 119
+
+No other script has 8 faces: Lao is small, but has as many as the rarer half of Georgian, so that
+what can be tested can be validated. Faces with the same outline of a character count once, and
+classes of valid and test of which any outline occurs in train (or in valid) are left out: 7
+Armenian letters that look like Latin, Greek or Cyrillic ones. Within train such twins stay, in 256
+classes (Latin, Greek and Cyrillic A).
 """
 
 from __future__ import annotations
@@ -15,6 +25,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fsgan import plugins
 from fsgan.data._pixels import convert
 from fsgan.types import Images
 
@@ -26,11 +37,23 @@ def load(
     channels: int | None,
     seed: int,
     min_images: int = 8,
-    valid: Sequence[str] = ("Lao",),
-    test: Sequence[str] = ("Armenian", "Georgian"),
+    valid: str | Sequence[str] = ("Lao",),
+    test: str | Sequence[str] = ("Armenian", "Georgian"),
 ) -> Images:
-    """The characters of the scripts in `valid`, in `test`, or of all others ('train')."""
+    """The characters of the scripts `valid`, of the scripts `test`, or of all others ('train').
+
+    Characters with fewer than `min_images` faces are left out. The classes are named
+    "Greek/small letter alpha". Raises ValueError for a script that is not there, sides below 8
+    pixels, or if no character is left.
+    """
     del seed  # nothing is drawn
+    if min(size) < 8:
+        raise ValueError(f"glyphs: {size[0]}x{size[1]} pixels are too few, 8 is the least")
+    valid, test = ((s,) if isinstance(s, str) else tuple(s) for s in (valid, test))
+    scripts = {_name(c).split("/")[0] for c in _glyphs()}
+    for script in valid + test:
+        if script not in scripts:
+            raise plugins.unknown("script", script, scripts)
 
     def part_of(c: str) -> str:
         script = _name(c).split("/")[0]
@@ -111,12 +134,13 @@ def _render(path: str, c: str, size: tuple[int, int]) -> np.ndarray:
     em = 0.92 * min(h, w)
     while True:
         mask = _font(path, em).getmask(c, mode="L")
-        mw, mh = mask.size
-        ink = np.asarray(mask, np.uint8).reshape(mh, mw)
+        left, top, right, bottom = mask.getbbox()  # the mask is as wide as the advance
+        mh, mw = bottom - top, right - left
         if (mh <= h - 2 and mw <= w - 2) or em < 2:
             break
         em *= 0.96
+    ink = np.asarray(mask, np.uint8).reshape(mask.size[::-1])[top:bottom, left:right]
     cell = np.zeros(size, np.uint8)
-    top, left = (h - mh) // 2, (w - mw) // 2
-    cell[top : top + mh, left : left + mw] = ink
+    y, x = (h - mh) // 2, (w - mw) // 2
+    cell[y : y + mh, x : x + mw] = ink
     return cell

@@ -61,6 +61,11 @@ def prepared(dataset: str):
         ) from error
     except ImportError as error:  # a builder that needs more than reading does
         raise FileNotFoundError(_prepare(dataset)) from error
+    features = dict(builder.info.features or {})
+    if not isinstance(features.get("image"), tfds.features.Image):
+        raise ValueError(
+            f"{dataset} is no image set: it has no feature 'image' (it has: {', '.join(features)})"
+        )
     if not builder.info.splits:
         raise FileNotFoundError(_prepare(dataset))
     return builder
@@ -83,9 +88,6 @@ def read(
     from PIL import Image
 
     features = dict(builder.info.features)
-    if not isinstance(features.get("image"), tfds.features.Image):
-        has = ", ".join(features)
-        raise ValueError(f"{builder.name} has no feature 'image' that is an image (it has: {has})")
     channels = channels or features["image"].shape[-1] or 3
     label = features.get("label")
     names = tuple(label.names) if isinstance(label, tfds.features.ClassLabel) else (builder.name,)
@@ -133,7 +135,7 @@ def _unknown(name: str, others=()) -> str:
 
     package = importlib.import_module("fsgan.data")
     sources = plugins.names(package)
-    near = difflib.get_close_matches(name, [*sources, *others], n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name, {*sources, *others}, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ";"
     return (
         f"unknown data source {name!r}{hint} (there are: {', '.join(sources)}, "
