@@ -1,0 +1,229 @@
+"""What a run reports: console, metrics.jsonl, TensorBoard, pictures, and curves of all of it.
+
+    with Logger(workdir, steps=10_000, start=0) as log:
+        log.write(50, "pretrain", {"g_loss": 0.7, "d_loss": 1.3})
+        log.scores(50, "pretrain", {"energy": 0.02, "energy_floor": 0.001})
+        log.images(50, "samples", grid(images))
+    curves(workdir)
+
+metrics.jsonl has one object a line: step, phase, and either metrics with `rate` (steps/s), or
+scores, as "score/energy". Values that are not finite are null there. Everything heavy is imported
+where it is used; process 0 alone writes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from fsgan import trees
+
+
+class Logger:
+    """Reports of one run in `workdir`, from step `start` (0, or the restored one) to `steps`.
+
+    What an earlier run reported of later steps is dropped, so that a resumed run's files read as
+    if it had never stopped. The rate counts the time between the end of one call and the next
+    `write`, without compilation: pictures and scores do not slow it down. They are in the ETA.
+    """
+
+    def __init__(self, workdir: str | Path, *, steps: int, start: int = 0):
+        self._workdir, self._steps, self._start = Path(workdir), steps, start
+        self._writes = jax.process_index() == 0
+        self._scores = ""  # the last ones, for the console
+
+    def __enter__(self) -> Logger:
+        if self._writes:
+            from tensorboardX import SummaryWriter
+
+            (self._workdir / "samples").mkdir(parents=True, exist_ok=True)
+            path = self._workdir / "metrics.jsonl"
+            _drop_after(path, self._start)
+            self._file = path.open("a", encoding="utf-8")
+            self._events = SummaryWriter(
+                str(self._workdir / "tensorboard"), purge_step=self._start + 1
+            )
+        self._reported, self._compiling = self._start, 0.0
+        self._begin = self._mark = time.perf_counter()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        if self._writes:
+            self._file.close()
+            self._events.close()
+
+    def write(
+        self,
+        step: int,
+        phase: str,
+        metrics: Mapping[str, float],
+        *,
+        compile_seconds: float | None = None,
+    ) -> None:
+        """Report `metrics`, the state of things after `step` steps."""
+        now = time.perf_counter()
+        self._compiling += compile_seconds or 0.0
+        rate = _ratio(step - self._reported, now - self._mark - (compile_seconds or 0.0))
+        overall = _ratio(step - self._start, now - self._begin - self._compiling)
+        left = _ratio(self._steps - step, overall)
+        parts = [
+            f"{phase} {step:>{len(str(self._steps))}}/{self._steps} {step / self._steps:4.0%}",
+            f"{rate:#.3g} steps/s" if rate < 1000 else f"{rate:,.0f} steps/s",
+            f"ETA {_duration(left)}",
+            _line(metrics),
+            self._scores,
+            "" if compile_seconds is None else f"compiled in {compile_seconds:.1f} s",
+        ]
+        self._record(step, phase, {**metrics, "rate": rate}, prefix="train/")
+        self._reported = step
+        self.info(" | ".join(filter(None, parts)))
+
+    def scores(self, step: int, phase: str, scores: Mapping[str, float]) -> None:
+        """Report scores: on a line of their own, and at the end of the following ones."""
+        self._scores = f"{_line(scores)} @{step}"
+        self._record(step, phase, {f"score/{k}": v for k, v in scores.items()})
+        self.info(f"{phase} {step} scores: {_line(scores)}")
+
+    def images(self, step: int, name: str, picture: np.ndarray) -> None:
+        """Write a uint8 [h, w, 1, 3 or 4] picture as samples/NAME_STEP.png and to TensorBoard."""
+        if self._writes:
+            _to_pil(picture).save(self._workdir / "samples" / f"{name}_{step:08d}.png")
+            self._events.add_image(name, picture, step, dataformats="HWC")
+        self._mark = time.perf_counter()
+
+    def info(self, message: str) -> None:
+        """Print a message."""
+        if self._writes:
+            print(message, flush=True)
+        self._mark = time.perf_counter()
+
+    def _record(self, step: int, phase: str, values: Mapping[str, float], prefix="") -> None:
+        if self._writes:
+            numbers = {k: float(v) if math.isfinite(v) else None for k, v in values.items()}
+            line = json.dumps({"step": step, "phase": phase, **numbers}, allow_nan=False)
+            self._file.write(line + "\n")
+            self._file.flush()
+            for name, value in values.items():
+                self._events.add_scalar(prefix + name, value, step)
+            self._events.flush()
+
+
+def _drop_after(path: Path, step: int) -> None:
+    """Keep the lines up to `step` alone, none for 0; drop one that a kill left unfinished."""
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() and step else []:
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except json.JSONDecodeError:
+            continue
+    partial = path.with_suffix(".tmp")
+    partial.write_text("".join(kept), encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _ratio(a: float, b: float) -> float:
+    return a / b if b > 0 else math.inf
+
+
+def _duration(seconds: float) -> str:
+    if not math.isfinite(seconds):
+        return "?"
+    minutes, s = divmod(round(seconds), 60)
+    h, m = divmod(minutes, 60)
+    return f"{h}h{m:02d}m" if h else f"{m}m{s:02d}s" if m else f"{s}s"
+
+
+def _line(values: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+
+
+def _to_pil(picture: np.ndarray):
+    from PIL import Image
+
+    return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+
+
+def grid(
+    images: np.ndarray,
+    *,
+    row_labels: Sequence[str] = (),
+    col_labels: Sequence[str] = (),
+    scale: int | None = None,
+    gap: int = 2,
+) -> np.ndarray:
+    """Arrange uint8 images [rows, cols, h, w, c] in one picture, uint8 [height, width, c].
+
+    c is 1, 3 or 4. Pixels become squares of `scale`, by default so that 28 x 28 is seen well; white
+    gaps of `gap` pixels lie between and around the images, labels left of the rows and above the
+    columns.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    images = np.asarray(images)
+    if images.ndim != 5 or images.dtype != np.uint8 or images.shape[-1] not in (1, 3, 4):
+        raise ValueError(
+            "images must be uint8 [rows, cols, h, w, 1, 3 or 4], "
+            f"got {images.dtype}{list(images.shape)}"
+        )
+    rows, cols, h, w, c = images.shape
+    for name, labels, n in (("row", row_labels, rows), ("col", col_labels, cols)):
+        if len(labels) not in (0, n):
+            raise ValueError(f"{len(labels)} {name}_labels for {n} {name}s")
+    scale = scale or max(1, 64 // max(h, w))
+    h, w = h * scale, w * scale
+    images = images.repeat(scale, axis=2).repeat(scale, axis=3)
+
+    font = ImageFont.load_default(size=12)
+    line = sum(font.getmetrics())
+
+    def width(labels: Sequence[str]) -> int:
+        return max((math.ceil(font.getlength(text)) for text in labels), default=0)
+
+    left = width(row_labels) + 2 * gap if row_labels else 0
+    upright = width(col_labels) > w  # labels wider than their column are turned
+    top = (width(col_labels) if upright else line) + 2 * gap if col_labels else 0
+    picture = np.full((top + rows * (h + gap) + gap, left + cols * (w + gap) + gap, c), 255, "u1")
+    for row in range(rows):
+        for col in range(cols):
+            y, x = top + gap + row * (h + gap), left + gap + col * (w + gap)
+            picture[y : y + h, x : x + w] = images[row, col]
+
+    def write(text: str, y: float, x: float, turned: bool = False) -> None:
+        """Write `text` with its middle at x, and at y its middle or, where turned, its end."""
+        length = max(1, math.ceil(font.getlength(text)))
+        label = Image.new("L", (length, line), 255)
+        ImageDraw.Draw(label).text((0, 0), text, fill=0, font=font)
+        ink = np.asarray(label.rotate(90, expand=True) if turned else label)
+        y = round(y - (len(ink) if turned else len(ink) / 2))
+        x = round(x - ink.shape[1] / 2)
+        y, x = max(y, 0), max(x, 0)
+        view = picture[y : y + ink.shape[0], x : x + ink.shape[1], : min(c, 3)]
+        view[:] = ink[: view.shape[0], : view.shape[1], None]
+
+    for row, text in enumerate(row_labels):
+        write(text, top + gap + row * (h + gap) + h / 2, left - gap - font.getlength(text) / 2)
+    for col, text in enumerate(col_labels):
+        middle = left + gap + col * (w + gap) + w / 2
+        write(text, top - gap if upright else top / 2, middle, turned=upright)
+    return picture
+
+
+def parameter_overview(params: Any) -> str:
+    """A table of all parameters with their shapes and sizes, and the total of each network."""
+    from clu import parameter_overview as clu
+
+    leaves, totals = trees.named(params), {}
+    for name, leaf in leaves.items():
+        network = name.partition("/")[0]
+        totals[network] = totals.get(network, 0) + leaf.size
+    table = clu.get_parameter_overview(leaves, include_stats=False)
+    return "\n".join([table, "  ".join(f"{name}: {n:,}" for name, n in totals.items())])
