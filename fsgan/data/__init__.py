@@ -44,7 +44,7 @@ def load(
     Raises ValueError or FileNotFoundError, in one line that says what to do.
     """
     package = sys.modules[__name__]
-    size = (size, size) if isinstance(size, int) else tuple(size)
+    size = (size, size) if isinstance(size, int | np.integer) else tuple(size)
     if len(size) != 2 or not all(isinstance(s, int | np.integer) and s > 0 for s in size):
         raise ValueError(f"size must be a positive side or (height, width), got {size}")
     if channels not in (None, 1, 3, 4):

@@ -17,8 +17,6 @@ def pixels(image, size: tuple[int, int], channels: int) -> np.ndarray:
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
     if image.has_transparency_data:
         mode = "RGBA"
-    elif image.mode not in ("1", "L", "P", "RGB"):
-        image = image.convert("RGB")
     if image.mode != mode:
         image = image.convert(mode)
     if image.size != size[::-1]:

@@ -53,14 +53,15 @@ def prepared(dataset: str):
             f"{_unknown(dataset)}; if it is a set of tensorflow-datasets, reading it needs: "
             "pip install tensorflow-datasets array_record"
         ) from error
+    known = tfds.list_builders(with_community_datasets=False)
     try:
-        builder = tfds.builder(dataset, data_dir=_data_dir(), file_format="array_record")
-    except tfds.core.DatasetNotFoundError as error:
-        raise ValueError(
-            _unknown(dataset, tfds.list_builders(with_community_datasets=False))
-        ) from error
+        builder = tfds.builder(dataset, data_dir=_data_dir())
     except ImportError as error:  # a builder that needs more than reading does
         raise FileNotFoundError(_prepare(dataset)) from error
+    except (ValueError, AssertionError) as error:  # no such set, config or version
+        if dataset.split("/")[0].split(":")[0] not in known:
+            raise ValueError(_unknown(dataset, known)) from error
+        raise ValueError(f"tfds: {' '.join(str(error).split())}") from error
     features = dict(builder.info.features or {})
     if not isinstance(features.get("image"), tfds.features.Image):
         raise ValueError(
@@ -68,6 +69,12 @@ def prepared(dataset: str):
         )
     if not builder.info.splits:
         raise FileNotFoundError(_prepare(dataset))
+    if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
+        raise FileNotFoundError(
+            f"{dataset} is prepared as {builder.info.file_format.value}, which only TensorFlow "
+            f"reads: remove {builder.data_path} or set TFDS_DATA_DIR to another folder, and run "
+            "again for the command that prepares it as array_record"
+        )
     return builder
 
 
