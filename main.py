@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import jax
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from fsgan import loop, train
@@ -36,6 +36,7 @@ def parse(argv: list[str]) -> list[str]:
 
 def main(argv: list[str]) -> None:
     del argv
+    logging.set_verbosity(logging.WARNING)  # of the libraries below; our own reports are printed
     if jax.config.jax_compilation_cache_dir is None:  # unless the environment names another one
         jax.config.update("jax_compilation_cache_dir", str(CACHE))
     config = CONFIG.value

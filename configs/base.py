@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable
 from types import ModuleType
 
@@ -31,8 +32,8 @@ def base_config(phase: str, name: str) -> ConfigDict:
     config.nets = ConfigDict()
     config.nets.name = "dcgan"  # a file of fsgan/nets
     config.nets.width = 32  # channels at the finest level
-    config.nets.activation = placeholder(str)
-    config.nets.impl = placeholder(str)  # convolutions: auto, matmul or lax
+    config.nets.activation = "leaky_relu"  # or a smooth one: silu, gelu, softplus, tanh
+    config.nets.impl = "auto"  # convolutions: matmul or lax; auto: what is fast on the platform
     config.latent = 64  # latent dimensions
 
     config.loss = "non_saturating"  # losses.ADVERSARIAL
@@ -46,6 +47,17 @@ def base_config(phase: str, name: str) -> ConfigDict:
     config.save_every = 500  # checkpoints between them
     config.keep = 3  # last checkpoints kept, besides the best
     return config
+
+
+def like_source(config: ConfigDict) -> None:
+    """Leave the networks and the images' shape to the run that `init_from` names."""
+    for section, fields in (
+        (config, {"latent": int}),
+        (config.nets, {"name": str, "width": int, "activation": str, "impl": str}),
+        (config.data, {"name": str, "size": tuple, "channels": int}),
+    ):
+        for name, kind in fields.items():
+            section[name] = placeholder(kind)
 
 
 def optimizer(name: str, lr: float, **options) -> ConfigDict:
@@ -73,6 +85,7 @@ def assign(config: ConfigDict, fields: dict[str, str]) -> ConfigDict:
     """Set fields given as text, dotted or not; ValueError with the nearest name for unknown ones."""
     known = flatten_dict(config.to_dict(), sep=".")
     for name, text in fields.items():
+        name = f"{name}.name" if f"{name}.name" in known else name  # data=mnist is data.name=mnist
         if name not in known:
             raise plugins.unknown("config field", name, known)
         try:
@@ -90,7 +103,7 @@ def words(arg: str, **choices: Iterable[str]) -> tuple[dict[str, str], dict[str,
     Returns ({kind: word}, {key: value}); ValueError, listing all words, for any other.
     """
     chosen, fields = {}, {}
-    for word in filter(None, arg.split(",")):
+    for word in filter(None, re.split(r",(?![^(]*\))", arg)):  # commas in (...) belong to a value
         key, equals, value = word.partition("=")
         if equals:
             fields[key] = value

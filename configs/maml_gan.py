@@ -8,10 +8,9 @@ python main.py --config=configs/maml_gan.py:reptile,omniglot,tasks=16,inner.lr=0
 
 import importlib
 
-import base
-
 import fsgan.data
 import fsgan.meta
+from configs import base
 from fsgan import plugins
 
 

@@ -1,12 +1,13 @@
-"""The one loop: it runs any `Step`, on any devices, and can be stopped and resumed at any moment."""
+"""The one loop: it runs any `Step` on any devices, and can be stopped and resumed at any time."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from fsgan import sharding
 from fsgan.checkpoint import Checkpoints
-from fsgan.log import Logger, parameter_overview
+from fsgan.log import Logger, curves, parameter_overview
 from fsgan.types import Array, Step
 
 
@@ -29,14 +30,11 @@ class Job:
     step: Step
     sample: Callable[[Array, Any], Any]  # (key, data) -> batch; pure, runs under jit
     data: Any  # pytree of arrays, kept on the devices
-    data_key: (
-        Array  # with the step's number it decides the batch, so that a resumed run sees the same
-    )
+    data_key: Array  # with the step's number it decides the batch: a resumed run sees the same
     # (state, logger, last) -> scores: draws pictures and measures; must not change the state
     observe: Callable[[Any, Logger, bool], dict[str, float]]
-    score: str | None = (
-        None  # the observed score, lower is better, that chooses the best checkpoint
-    )
+    record: dict[str, Any]  # what data it learns from; written to data.json
+    score: str | None = None  # the observed score that chooses the best checkpoint, lower is better
 
 
 class NonFiniteError(RuntimeError):
@@ -85,16 +83,18 @@ def run(
     observe_every: int,
     save_every: int,
     keep: int = 3,
+    devices: Sequence[jax.Device] | None = None,
 ) -> bool:
     """Train until `steps`, from the last checkpoint in `workdir` where there is one.
 
-    `report_every` steps are one dispatch; `observe_every` and `save_every` are multiples of it.
-    Returns True when done, False when a signal stopped it, after saving. Raises NonFiniteError,
-    naming the step, when a metric or the state stops being finite: what was saved last is good.
+    `report_every` steps are one dispatch; `observe_every` and `save_every` are multiples of it. All
+    devices take part, or those that are given. Returns True when done, False when a signal stopped
+    it, after saving. Raises NonFiniteError, naming the step, when a metric or a parameter stops
+    being finite: what was saved last is good.
     """
     workdir = Path(workdir)
     check_intervals(steps, report_every, observe_every=observe_every, save_every=save_every)
-    mesh = sharding.make_mesh()
+    mesh = sharding.make_mesh(devices)
     everywhere = sharding.replicated(mesh)
     data = jax.device_put(job.data, everywhere)
     init = jax.jit(job.init, out_shardings=everywhere)
@@ -127,8 +127,9 @@ def run(
 
     with Logger(workdir, steps=steps, start=done) as log, Interrupt() as interrupt:
         log.info(parameter_overview(state.params))
-        if first is not None:
-            log.info(f"resuming {workdir} at step {done}")
+        log.info(f"{job.phase} in {workdir}, step {done} of {steps}, on {mesh}")
+        if jax.process_index() == 0:
+            (workdir / "data.json").write_text(json.dumps(job.record, indent=1) + "\n")
         if done == 0:
             job.observe(state, log, False)
 
@@ -159,7 +160,9 @@ def run(
         checkpoints.wait()
         if interrupt.signal:
             log.info(f"{interrupt.signal}: saved step {done}; the same command goes on from there")
-        return done == steps
+    if jax.process_index() == 0:
+        curves(workdir)
+    return done == steps
 
 
 def _check_finite(metrics: dict[str, np.ndarray], done: int, checkpoints: Checkpoints) -> None:

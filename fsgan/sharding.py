@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 
-def make_mesh() -> Mesh:
-    """All devices of all processes along one axis, "data"."""
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The devices, by default all of all processes, along one axis, "data"."""
+    devices = jax.devices() if devices is None else devices
     # Explicit axes, the default, would refuse to concatenate sharded reals and unsharded fakes.
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    return jax.make_mesh((len(devices),), ("data",), (AxisType.Auto,), devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -17,7 +20,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def split(batch, mesh: Mesh, axis: int = 0):
-    """Inside jit: compute on this pytree's `axis` (images or tasks) with all devices in parallel."""
+    """Inside jit: share a batch out over all devices, along `axis` (images or tasks)."""
     sharding = NamedSharding(mesh, PartitionSpec(*(None,) * axis, "data"))
     return jax.tree.map(
         lambda x: jax.lax.with_sharding_constraint(x, sharding) if x.ndim > axis else x, batch

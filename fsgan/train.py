@@ -6,6 +6,7 @@ ValueError or FileNotFoundError of one line.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 from collections.abc import Callable
@@ -26,11 +27,11 @@ from fsgan import (
     evaluate,
     gan,
     images,
+    loop,
     losses,
     nets,
     plugins,
     tasks,
-    loop,
 )
 from fsgan import meta as meta_learners
 from fsgan import transfer as methods
@@ -45,7 +46,7 @@ def given(config: ConfigDict, *, without: tuple[str, ...] = ()) -> dict[str, Any
 
 
 def make_optimizers(config: ConfigDict, steps: int) -> Pair:
-    """A `Pair` of optax optimizers. `d_lr` falls back to `lr`; other fields go to optax as given."""
+    """A `Pair` of optax optimizers. Where `d_lr` is None it is `lr`; other fields go to optax."""
     make = getattr(optax, config.name, None)
     optimizers = (
         "adam",
@@ -101,6 +102,21 @@ def keys(config: ConfigDict) -> tuple[jax.Array, ...]:
     return tuple(jax.random.split(jax.random.key(config.seed), 4))
 
 
+def record_of(**sets: Images) -> dict[str, Any]:
+    """What data.json says of the image sets: their content's hash, their size, their classes."""
+    return {
+        "image_shape": next(iter(sets.values())).images.shape[1:],
+        "data": {
+            split: {
+                "fingerprint": data.fingerprint(part),
+                "images": len(part.labels),
+                "classes": list(part.classes),
+            }
+            for split, part in sets.items()
+        },
+    }
+
+
 def check_devices(n: int, what: str) -> None:
     devices = jax.device_count()
     if n % devices:
@@ -126,7 +142,7 @@ def pretrain(config: ConfigDict) -> Job:
     game = make_game(config, train.images.shape[1:], Method())
     tx = make_optimizers(config.optimizer, config.steps)
     sample = real_batches(config)
-    held_out = episodes.make_pool(load_data(config, "valid", train.images.shape[1:]))
+    valid = load_data(config, "valid", train.images.shape[1:])
     return Job(
         phase="pretrain",
         init=lambda: gan.start(gan.init(params_key, game), train_key, tx),
@@ -134,38 +150,39 @@ def pretrain(config: ConfigDict) -> Job:
         sample=sample,
         data=episodes.make_pool(train),
         data_key=data_key,
-        observe=evaluate.observe_samples(game, held_out, picture_key),
+        observe=evaluate.observe_samples(game, episodes.make_pool(valid), picture_key),
+        record=record_of(train=train, valid=valid),
         score="energy",
     )
 
 
-def load_source(config: ConfigDict, workdir: Path) -> dict:
-    """The config of the run that `init_from` names; errors say what to do."""
-    path = workdir / "config.json"
-    if not path.is_file():
+def load_source(workdir: Path) -> tuple[dict[str, Any], tuple[int, int, int]]:
+    """The config and the image shape of the run that `init_from` names; errors say what to do."""
+    if not all((workdir / name).is_file() for name in ("config.json", "data.json")):
         raise FileNotFoundError(
             f"init_from={str(workdir)!r} holds no run: train one first, for example "
             "python main.py --config=configs/pretrain.py, and give its workdir"
         )
-    return json.loads(path.read_text())
+    config, record = (
+        json.loads((workdir / name).read_text()) for name in ("config.json", "data.json")
+    )
+    return config, tuple(record["image_shape"])
 
 
 def restore_source(workdir: Path, game: Game) -> Pair:
     """The trained parameters of a pretraining or meta run, averaged where it kept an average."""
     params = jax.eval_shape(lambda: gan.init(jax.random.key(0), game))
-    found = checkpoint.restore_params(workdir / "checkpoints", params)
-    return found
+    return checkpoint.restore_params(workdir / "checkpoints", params)
 
 
-def inherit(config: ConfigDict, source: dict) -> ConfigDict:
-    """Where the config says None, the networks and image shape are those of the source."""
-    config = config.copy_and_resolve_references()
-    with config.unlocked():
-        config.latent = source["latent"] if config.latent is None else config.latent
-        for section in ("nets", "data"):
-            for name in ("name", "size", "channels") if section == "data" else config[section]:
-                if config[section][name] is None:
-                    config[section][name] = source[section].get(name)
+def inherit(config: ConfigDict, source: dict, image_shape: tuple[int, int, int]) -> ConfigDict:
+    """Where the config says None, the data, the networks and the image shape are the source's."""
+    config = copy.deepcopy(config)
+    defaults = {"latent": source["latent"], "data.name": source["data"]["name"]}
+    defaults |= {f"nets.{name}": value for name, value in source["nets"].items()}
+    defaults |= {"data.size": image_shape[:2], "data.channels": image_shape[2]}
+    now = flatten_dict(config.to_dict(), sep=".")
+    config.update_from_flattened_dict({n: v for n, v in defaults.items() if now[n] is None})
     return config
 
 
@@ -176,15 +193,16 @@ def transfer(config: ConfigDict) -> Job:
             "transfer needs init_from: --config.init_from=runs/pretrain, a finished run"
         )
     source_dir = Path(config.init_from)
-    source_config = load_source(config, source_dir)
-    config = inherit(config, source_config)
+    config = inherit(config, *load_source(source_dir))
     module = plugins.find(methods, config.method.name)
     options = given(config.method, without=("name",))
     plugins.check_options(module.make, options, config.method.name)
     method = module.make(**options)
 
     _, train_key, data_key, picture_key = keys(config)
-    target = few(load_data(config, config.split), config.shots, config.seed)
+    available = load_data(config, config.split)
+    chosen = few(len(available.labels), config.shots, config.seed)
+    target = available._replace(images=available.images[chosen], labels=available.labels[chosen])
     game = make_game(config, target.images.shape[1:], method)
     tx = make_optimizers(config.optimizer, config.steps)
     sample = real_batches(config)
@@ -205,18 +223,19 @@ def transfer(config: ConfigDict) -> Job:
         data=pool,
         data_key=data_key,
         observe=evaluate.observe_transfer(game, source, target.images, picture_key),
+        record={
+            **record_of(target=target),
+            "chosen": chosen.tolist(),
+            "init_from": str(source_dir),
+        },
     )
 
 
-def few(target: Images, shots: int | None, seed: int) -> Images:
-    """`shots` of the images, drawn by the seed; all of them where `shots` is None."""
-    total = len(target.labels)
-    if shots is None:
-        return target
-    if not 1 <= shots <= total:
+def few(total: int, shots: int, seed: int) -> np.ndarray:
+    """Which of `total` images are the target: `shots` of them, drawn by the seed; 0 takes all."""
+    if not 0 <= shots <= total:
         raise ValueError(f"shots={shots}, but the target has {total} images: choose 1 to {total}")
-    chosen = np.sort(np.random.default_rng(seed).permutation(total)[:shots])
-    return target._replace(images=target.images[chosen], labels=target.labels[chosen])
+    return np.sort(np.random.default_rng(seed).permutation(total)[: shots or total])
 
 
 def meta(config: ConfigDict) -> Job:
@@ -226,20 +245,28 @@ def meta(config: ConfigDict) -> Job:
     options = given(config.learner, without=("name",))
     plugins.check_options(module.make, options, config.learner.name)
     check_devices(config.tasks, "tasks")
+    chunk = config.chunk or default_chunk(config.tasks)
+    if config.tasks % chunk:
+        raise ValueError(
+            f"{config.tasks} tasks cannot be taken {chunk} at a time: choose a divisor"
+        )
+    if min(config.learner.steps, config.adapt_steps) < 1:
+        raise ValueError("learner.steps and adapt_steps must be at least 1")
 
     train = load_data(config, "train")
     image_shape = train.images.shape[1:]
-    held_out = {split: load_data(config, split, image_shape) for split in ("valid", "test")}
+    sets = {"train": train, **{s: load_data(config, s, image_shape) for s in ("valid", "test")}}
+    pools = {split: episodes.make_pool(part) for split, part in sets.items()}
     shots, queries = config.shots, config.queries
-    for part in (train, *held_out.values()):
-        episodes.check_images(part, shots, queries)
+    for split, pool in pools.items():
+        episodes.check_pool(pool, shots, queries, sets[split].classes)
     game = make_game(config, image_shape, Method())
     inner = make_optimizers(config.inner, config.learner.steps)
     outer = make_optimizers(config.outer, config.steps)
     gradient = module.make(game, inner, **options)
     valid, test = (
-        episodes.fixed_episodes(config.seed, episodes.make_pool(part), shots=shots, queries=queries)
-        for part in held_out.values()
+        episodes.fixed_episodes(config.seed, pools[split], shots=shots, queries=queries)
+        for split in ("valid", "test")
     )
 
     return Job(
@@ -254,11 +281,12 @@ def meta(config: ConfigDict) -> Job:
         sample=lambda key, pool: episodes.episodes(
             key, pool, config.tasks, shots=shots, queries=queries
         ),
-        data=episodes.make_pool(train),
+        data=pools["train"],
         data_key=data_key,
         observe=evaluate.observe_tasks(
             game, inner, valid, test, picture_key, steps=config.adapt_steps, show=tuple(config.show)
         ),
+        record={**record_of(**sets), "shots": shots, "queries": queries, "episodes": config.seed},
         score="energy",
     )
 

@@ -1,0 +1,315 @@
+"""The three phases end to end, in their smallest form: resuming, devices, and bad input."""
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from fsgan import loop, train
+from fsgan.checkpoint import Checkpoints
+
+ROOT = Path(__file__).parent.parent
+
+def config_of(name: str, arg: str, **fields) -> ConfigDict:
+    config = importlib.import_module(f"configs.{name}").get_config(arg)
+    config.update_from_flattened_dict(fields)
+    return config
+
+
+def run(config: ConfigDict, workdir: Path, **options) -> bool:
+    return loop.run(train.prepare(config, workdir), workdir, **train.intervals(config), **options)
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory) -> Path:
+    """A finished pretraining run to transfer from."""
+    workdir = tmp_path_factory.mktemp("source")
+    assert run(config_of("pretrain", "smoke"), workdir)
+    return workdir
+
+
+def small(phase: str, source: Path, **fields) -> ConfigDict:
+    """The smallest form of a phase on glyphs of one script, 8 steps, 2 to a dispatch."""
+    name = {"meta": "maml_gan"}.get(phase, phase)
+    config = config_of(name, "smoke", steps=8, save_every=4, observe_every=8, **fields)
+    if phase == "transfer":
+        config.init_from, config.data.name = str(source), "glyphs"
+    return config
+
+
+def saved(workdir: Path, step: int) -> dict[str, bytes]:
+    """Every array of a checkpoint as bytes, by name, straight from the disk."""
+    manager = Checkpoints(workdir / "checkpoints")
+    example = manager._saved(step)
+    example = jax.tree.map(lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype), example)
+    leaves, _ = jax.tree_util.tree_flatten_with_path(manager._read(step, example))
+    data = jax.random.key_data
+    is_key = lambda x: jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)  # noqa: E731
+    return {
+        jax.tree_util.keystr(path): np.asarray(data(x) if is_key(x) else x).tobytes()
+        for path, x in leaves
+    }
+
+
+def losses_of(workdir: Path) -> list[dict]:
+    """metrics.jsonl without what the clock says."""
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    clock = ("time", "rate", "eta", "steps_per_second", "compile_seconds")
+    return [{k: v for k, v in line.items() if k not in clock} for line in lines]
+
+
+PHASES = ["pretrain", "transfer", "meta"]
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_stopped_run_goes_on_bit_for_bit(phase, source, tmp_path, monkeypatch):
+    """2N steps equal N steps, SIGTERM, and N steps: parameters, both optimizers, average, keys,
+    data order, and the losses that were logged."""
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    config = small(phase, source)
+    assert run(config, whole)
+
+    job = train.prepare(config, halves)
+    seen = []
+
+    def observe_and_kill(state, log, last):
+        seen.append(int(state.step))
+        return job.observe(state, log, last)
+
+    write = loop.Logger.write
+
+    def write_and_kill(self, step, *args, **kwargs):
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return write(self, step, *args, **kwargs)
+
+    monkeypatch.setattr(loop.Logger, "write", write_and_kill)
+    assert not run(config, halves)
+    monkeypatch.undo()
+    assert Checkpoints(halves / "checkpoints").latest() == 4
+    assert run(config, halves)
+
+    first, second = saved(whole, 8), saved(halves, 8)
+    assert first.keys() == second.keys()
+    for part in ("step", "key", "params", "opt", "ema"):
+        assert any(part in name for name in first), part
+    assert first == second
+    assert losses_of(whole) == losses_of(halves)
+    assert saved(halves, 4) != second
+
+
+KILLED_WHILE_SAVING = """
+import os, signal, sys
+sys.path[:0] = [{root!r}, {configs!r}]
+import jax
+jax.config.update("jax_disable_most_optimizations", True)
+from pathlib import Path
+
+rename = os.rename
+replace = os.replace
+
+def kill_at_the_second(function):
+    def wrapped(source, target, *args, **kwargs):
+        # orbax writes into a temporary folder beside the final one and renames it when complete
+        if Path(target).name == "8":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(source, target, *args, **kwargs)
+    return wrapped
+
+os.rename, os.replace = kill_at_the_second(rename), kill_at_the_second(replace)
+sys.argv = ["main.py", *{argv!r}]
+import runpy
+runpy.run_path({main!r}, run_name="__main__")
+"""
+
+
+def test_a_run_killed_in_the_middle_of_a_save_goes_on_bit_for_bit(tmp_path):
+    """SIGKILL when the save of step 8 is written but not yet in place."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    arg = "steps=12,save_every=4,observe_every=12"
+    argv = [f"--config={ROOT / 'configs' / 'pretrain.py'}:smoke,{arg}", f"--workdir={killed}"]
+    script = KILLED_WHILE_SAVING.format(
+        root=str(ROOT), configs=str(ROOT / "configs"), argv=argv, main=str(ROOT / "main.py")
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.returncode == -signal.SIGKILL, result.stderr
+    assert Checkpoints(killed / "checkpoints").latest() == 4
+
+    config = config_of("pretrain", f"smoke,{arg}")
+    assert run(config, killed)
+    assert run(config, whole)
+    assert saved(whole, 12) == saved(killed, 12)
+    assert losses_of(whole) == losses_of(killed)
+
+
+@pytest.mark.parametrize("phase", ["pretrain", "meta"])
+def test_two_devices_equal_one(phase, source, tmp_path):
+    devices = jax.devices()
+    assert len(devices) == 2
+    config = small(phase, source)
+    states = []
+    for n in (1, 2):
+        workdir = tmp_path / str(n)
+        job = train.prepare(config, workdir)
+        assert loop.run(job, workdir, **train.intervals(config), devices=devices[:n])
+        example = jax.eval_shape(job.init)
+        states.append(Checkpoints(workdir / "checkpoints").restore(example).params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), *states)
+
+
+def test_batches_are_really_split_over_the_devices(source, tmp_path):
+    """The step sees a batch with a different half on each device."""
+    config = small("pretrain", source)
+    job = train.prepare(config, tmp_path)
+    seen = []
+
+    def step(state, batch):
+        jax.debug.inspect_array_sharding(batch, callback=seen.append)
+        return job.step(state, batch)
+
+    import dataclasses
+
+    loop.run(dataclasses.replace(job, step=step), tmp_path, **train.intervals(config))
+    shape = (config.batch, 28, 28, 1)
+    assert seen
+    assert seen[0].shard_shape(shape) == (config.batch // 2, 28, 28, 1)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
+    source, tmp_path
+):
+    import dataclasses
+
+    config = small("pretrain", source)
+    job = train.prepare(config, tmp_path)
+
+    def step(state, batch):
+        after, metrics = job.step(state, batch)
+        poison = jax.numpy.where(state.step == 6, jax.numpy.nan, 0.0)
+        return after, {**metrics, "d_loss": metrics["d_loss"] + poison}
+
+    broken = dataclasses.replace(job, step=step)
+    with pytest.raises(
+        loop.NonFiniteError, match=r"d_loss is not finite at step 7.*step 4 is kept"
+    ):
+        loop.run(broken, tmp_path, **train.intervals(config))
+    assert Checkpoints(tmp_path / "checkpoints").latest() == 4
+
+
+def test_parameters_that_are_not_finite_are_never_saved(source, tmp_path):
+    import dataclasses
+
+    config = small("pretrain", source)
+    job = train.prepare(config, tmp_path)
+
+    def step(state, batch):
+        after, metrics = job.step(state, batch)
+        bad = jax.tree.map(
+            lambda x: jax.numpy.where(state.step == 7, jax.numpy.inf, x), after.params
+        )
+        return after.replace(params=bad), metrics
+
+    with pytest.raises(loop.NonFiniteError, match="a parameter is not finite at step 8"):
+        loop.run(dataclasses.replace(job, step=step), tmp_path, **train.intervals(config))
+    assert Checkpoints(tmp_path / "checkpoints").latest() == 4
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_run_leaves_what_a_person_wants_to_see(phase, source, tmp_path):
+    assert run(small(phase, source), tmp_path)
+    for name in ("config.json", "data.json", "metrics.jsonl", "curves.png"):
+        assert (tmp_path / name).stat().st_size > 0, name
+    assert list(tmp_path.rglob("events.out.tfevents.*"))
+    pictures = {path.name for path in (tmp_path / "samples").glob("*.png")}
+    assert any("00008" in name for name in pictures), pictures
+    if phase == "meta":
+        assert any("test" in name for name in pictures)
+        final = losses_of(tmp_path)[-1]
+        assert {"energy", "energy_floor", "spread", "test_energy"} <= set(final)
+    record = json.loads((tmp_path / "data.json").read_text())
+    assert all(len(part["fingerprint"]) == 12 for part in record["data"].values())
+
+
+class TestBadInput:
+    """Each is one line that says what to do, before anything long starts."""
+
+    @pytest.mark.parametrize(
+        ("phase", "fields", "message"),
+        [
+            ("pretrain", {"loss": "hing"}, "did you mean 'hinge'"),
+            ("pretrain", {"data.name": "omniglott"}, "did you mean 'omniglot'"),
+            ("pretrain", {"nets.name": "resnett"}, "did you mean 'resnet'"),
+            ("pretrain", {"data.size": (30, 28)}, "divisible by 4"),
+            ("pretrain", {"data.channels": 2}, "channels must be 1"),
+            ("pretrain", {"optimizer.name": "adamm"}, "did you mean 'adam"),
+            ("pretrain", {"optimizer.momentum": 0.9}, "option of optax.adam 'momentum'"),
+            ("pretrain", {"optimizer.schedule": "cosin"}, "did you mean 'cosine'"),
+            ("pretrain", {"save_every": 3}, "save_every=3 must be a multiple of report_every=2"),
+            ("pretrain", {"steps": 0}, "steps must be at least 1"),
+            ("pretrain", {"batch": 7}, "batch=7 cannot be split over 2 devices"),
+            ("pretrain", {"data.name": "folder:nowhere"}, "nowhere"),
+            ("transfer", {"method.name": "freezd"}, "did you mean 'freeze_d'"),
+            ("transfer", {"init_from": ""}, "transfer needs init_from"),
+            ("transfer", {"init_from": "nowhere"}, "'nowhere' holds no run"),
+            ("transfer", {"shots": 10_000}, "shots=10000, but the target has"),
+            ("meta", {"learner.name": "mamll"}, "did you mean 'maml'"),
+            ("meta", {"shots": 50}, r"shots 50 \+ queries 3 = 53 images, but class"),
+            ("meta", {"learner.steps": 0}, "learner.steps"),
+            ("meta", {"chunk": 3}, "cannot be taken 3 at a time"),
+        ],
+    )
+    def test_config(self, phase, fields, message, source, tmp_path):
+        config = small(phase, source)
+        config.update_from_flattened_dict(fields)
+        with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
+            train.prepare(config, tmp_path / "run")
+        assert "\n" not in str(error.value)
+        assert not (tmp_path / "run").exists()
+
+    def test_a_source_of_other_shapes_names_every_leaf(self, source, tmp_path):
+        config = small("transfer", source, **{"nets.width": 6})
+        with pytest.raises(ValueError, match="g/head/kernel") as error:
+            train.prepare(config, tmp_path)
+        for name in ("d/block0/conv/kernel", "d/head/kernel", "g/stem/", "g/block0/conv/kernel"):
+            assert name in str(error.value)
+
+    def test_a_source_without_a_checkpoint(self, source, tmp_path):
+        (tmp_path / "config.json").write_text((source / "config.json").read_text())
+        config = small("transfer", tmp_path)
+        with pytest.raises(FileNotFoundError, match="no checkpoint"):
+            train.prepare(config, tmp_path / "run")
+
+    def test_a_workdir_of_another_config(self, source, tmp_path):
+        train.prepare(small("pretrain", source), tmp_path)
+        train.prepare(small("pretrain", source), tmp_path)  # the same one is welcome
+        with pytest.raises(
+            ValueError, match=r"belongs to another config: loss is 'non_sat.*'hinge'"
+        ):
+            train.prepare(small("pretrain", source, loss="hinge"), tmp_path)
+
+    @pytest.mark.parametrize(
+        ("argv", "message"),
+        [
+            ([], "--config must have a value"),
+            (["--config=configs/nowhere.py"], "configs/nowhere.py"),
+            (["--config=configs/pretrain.py:mnits"], "did you mean 'mnist'"),
+            (["--config=configs/pretrain.py", "--config.los=hinge"], "config.los"),
+            (["--config=configs/pretrain.py", "--config.loss=hing"], "did you mean 'hinge'"),
+            (["--config=configs/pretrain.py", "--config.batch=many"], "many"),
+        ],
+    )
+    def test_the_command_ends_with_one_line_and_code_2(self, argv, message, tmp_path):
+        command = [sys.executable, "main.py", f"--workdir={tmp_path / 'run'}", *argv]
+        result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+        assert result.returncode == 2, result.stderr
+        assert message in result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+        assert not (tmp_path / "run").exists()
