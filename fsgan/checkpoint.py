@@ -11,6 +11,7 @@ deleted after that. So a process may be killed at any moment: what `latest` name
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ import jax
 import orbax.checkpoint as ocp
 
 from fsgan import trees
+
+# Where saves take longer than the time between them, the next one waits. The console need not know.
+logging.getLogger("absl").addFilter(lambda r: "Waiting for previous save" not in str(r.msg))
 
 
 class Checkpoints:
@@ -52,10 +56,11 @@ class Checkpoints:
     def save(self, step: int, state: Any, *, score: float | None = None, **extra: Any) -> None:
         """Save the arrays of `state` as `step`, which must be after the latest one.
 
-        Returns as soon as the arrays are copied; the state may then be donated. `extra` is any
-        small JSON data, complete whenever the checkpoint is. A score that is not finite counts as
-        none. ValueError for a step that is not new; what a save in the background ran into (a full
-        disk) is raised by the next call or `wait`.
+        Returns as soon as the arrays are copied; the state may then be donated. Arrays without any
+        element cannot be saved (ValueError of orbax). `extra` is any small JSON data, complete
+        whenever the checkpoint is. A score that is not finite counts as none. ValueError for a step
+        that is not new; what a save in the background ran into (a full disk) is raised by the next
+        call or `wait`.
         """
         if score is not None and not math.isfinite(score):
             score = None

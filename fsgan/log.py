@@ -87,8 +87,14 @@ class Logger:
         self.info(" | ".join(filter(None, parts)))
 
     def scores(self, step: int, phase: str, scores: Mapping[str, float]) -> None:
-        """Report scores: on a line of their own, and at the end of the following ones."""
-        self._scores = f"{_line(scores)} @{step}"
+        """Report scores: on a line of their own; the following ones repeat the first score.
+
+        A score named `x` may come with its floor, real images against real ones, as `x_floor`.
+        """
+        name, value = next(iter(scores.items()))
+        floor = scores.get(f"{name}_floor")
+        floor = "" if floor is None else f" (floor {floor:.4g})"
+        self._scores = f"{name} {value:.4g}{floor} @{step}"
         self._record(step, phase, {f"score/{k}": v for k, v in scores.items()})
         self.info(f"{phase} {step} scores: {_line(scores)}")
 
@@ -107,12 +113,13 @@ class Logger:
 
     def _record(self, step: int, phase: str, values: Mapping[str, float], prefix="") -> None:
         if self._writes:
-            numbers = {k: float(v) if math.isfinite(v) else None for k, v in values.items()}
+            numbers = {k: float(v) if np.isfinite(v) else None for k, v in values.items()}
             line = json.dumps({"step": step, "phase": phase, **numbers}, allow_nan=False)
             self._file.write(line + "\n")
             self._file.flush()
-            for name, value in values.items():
-                self._events.add_scalar(prefix + name, value, step)
+            for name, value in numbers.items():
+                if value is not None:  # tensorboardX would print a warning for each
+                    self._events.add_scalar(prefix + name, value, step)
             self._events.flush()
 
 
@@ -143,7 +150,8 @@ def _duration(seconds: float) -> str:
 
 
 def _line(values: Mapping[str, float]) -> str:
-    return "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+    """Four digits of each value, in columns that stay where they are from line to line."""
+    return " ".join(f"{name} {value:<#9.4g}" for name, value in values.items()).rstrip()
 
 
 def _to_pil(picture: np.ndarray):
@@ -227,3 +235,94 @@ def parameter_overview(params: Any) -> str:
         totals[network] = totals.get(network, 0) + leaf.size
     table = clu.get_parameter_overview(leaves, include_stats=False)
     return "\n".join([table, "  ".join(f"{name}: {n:,}" for name, n in totals.items())])
+
+
+def curves(workdir: str | Path) -> Path | None:
+    """Draw all that metrics.jsonl holds, one panel for each kind, into curves.png.
+
+    Faint lines are the reports, strong ones their running mean; dashed lines are the floors of the
+    scores. Axes are logarithmic where all is positive and spans two decades. Returns the path of
+    the picture, None where nothing was reported.
+    """
+    from matplotlib.figure import Figure
+
+    series: dict[str, list[tuple[int, float]]] = {}
+    text = (Path(workdir) / "metrics.jsonl").read_text(encoding="utf-8")
+    for record in map(json.loads, text.splitlines()):
+        for name in record.keys() - {"step", "phase"}:
+            value = math.nan if record[name] is None else record[name]
+            series.setdefault(name, []).append((record["step"], value))
+    panels: dict[str, list[str]] = {}
+    for name in sorted(series):
+        panels.setdefault(_panel(name), []).append(name)
+    if not panels:
+        return None
+
+    kinds = sorted(panels, key=["losses", "other metrics", "scores", "steps per second"].index)
+    across = min(2, len(kinds))
+    down = math.ceil(len(kinds) / across)
+    figure = Figure(figsize=(5.2 * across, 3.2 * down), layout="constrained")
+    for i, kind in enumerate(kinds):
+        axes = figure.add_subplot(down, across, i + 1)
+        _draw(axes, {name: np.array(series[name]) for name in panels[kind]})
+        axes.set_title(kind, loc="left", fontsize=10)
+    path = Path(workdir) / "curves.png"
+    figure.savefig(path, dpi=150)
+    return path
+
+
+def _panel(name: str) -> str:
+    if name.startswith("score/"):
+        return "scores"
+    if name == "rate":
+        return "steps per second"
+    return "losses" if "loss" in name else "other metrics"
+
+
+def _draw(axes, series: dict[str, np.ndarray]) -> None:
+    """Draw {name: [n, 2] of steps and values} into one panel."""
+    # Okabe and Ito's colours, told apart by colour-blind readers, too.
+    colours = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+    drawn: dict[str, str] = {}  # a score and its floor share a colour
+    for name, points in series.items():
+        steps, values = points.T
+        short = name.removeprefix("score/")
+        base = short.removesuffix("_floor")
+        colour = drawn.setdefault(base, colours[len(drawn) % len(colours)])
+        style = "--" if short != base else "-"
+        half = len(values) // 20 if len(values) >= 40 else 0
+        if half:
+            axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.7)
+        marker = "" if half else "."
+        smooth = _running_mean(values, half)
+        axes.plot(steps, smooth, style, color=colour, linewidth=1.4, marker=marker, label=short)
+
+    values = np.concatenate([points[:, 1] for points in series.values()])
+    values = values[np.isfinite(values)]
+    if len(values):
+        low, high = np.percentile(values, [0.5, 99.5]) if len(values) > 100 else _ends(values)
+        log = values.min() > 0 and high > 100 * low
+        if log:
+            axes.set_yscale("log")
+            low, high = low / 1.2, high * 1.2
+        margin = 0 if log else 0.08 * (high - low) or 0.1
+        axes.set_ylim(low - margin, high + margin)  # a single spike must not flatten the rest
+    axes.grid(alpha=0.25, linewidth=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+    axes.set_xlabel("step", fontsize=9)
+    if len(series) > 1:
+        axes.legend(fontsize=8, ncols=1 + len(series) // 4, edgecolor="none", framealpha=0.8)
+
+
+def _ends(values: np.ndarray) -> tuple[float, float]:
+    return values.min(), values.max()
+
+
+def _running_mean(values: np.ndarray, half: int) -> np.ndarray:
+    """Mean with a bell-shaped window of 2 * half + 1 values; what is not finite does not count."""
+    window = np.hanning(2 * half + 3)[1:-1]
+    finite = np.isfinite(values)
+    total = np.convolve(np.where(finite, values, 0.0), window, "same")
+    weight = np.convolve(finite, window, "same")
+    return np.divide(total, weight, out=np.full(len(values), np.nan), where=weight > 1e-9)
