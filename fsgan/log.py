@@ -247,8 +247,9 @@ def curves(workdir: str | Path) -> Path | None:
     from matplotlib.figure import Figure
 
     series: dict[str, list[tuple[int, float]]] = {}
-    text = (Path(workdir) / "metrics.jsonl").read_text(encoding="utf-8")
-    for record in map(json.loads, text.splitlines()):
+    path = Path(workdir) / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    for record in map(json.loads, lines):
         for name in record.keys() - {"step", "phase"}:
             value = math.nan if record[name] is None else record[name]
             series.setdefault(name, []).append((record["step"], value))
@@ -266,7 +267,7 @@ def curves(workdir: str | Path) -> Path | None:
         axes = figure.add_subplot(down, across, i + 1)
         _draw(axes, {name: np.array(series[name]) for name in panels[kind]})
         axes.set_title(kind, loc="left", fontsize=10)
-    path = Path(workdir) / "curves.png"
+    path = path.with_name("curves.png")
     figure.savefig(path, dpi=150)
     return path
 
