@@ -53,11 +53,8 @@ def _matmul(impl: str) -> bool:
 def _patches(x: Array, kernel: Sequence[int], strides: Sequence[int]) -> Array:
     """All windows of a padded image, [n, h, w, c] -> [n, oh, ow, kh * kw * c]."""
     (kh, kw), (sh, sw), (_, h, w, _) = kernel, strides, x.shape
-    oh, ow = (h - kh) // sh + 1, (w - kw) // sw + 1
     windows = [
-        x[:, i : i + (oh - 1) * sh + 1 : sh, j : j + (ow - 1) * sw + 1 : sw]
-        for i in range(kh)
-        for j in range(kw)
+        x[:, i : h - kh + i + 1 : sh, j : w - kw + j + 1 : sw] for i in range(kh) for j in range(kw)
     ]
     return jnp.concatenate(windows, -1)
 
@@ -81,6 +78,13 @@ def _pad(x: Array, rows: tuple[int, int], columns: tuple[int, int]) -> Array:
     return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (*rows, 0), (*columns, 0), (0, 0, 0)))
 
 
+def _pads(padding: Padding, size: Sequence[int], kernel: Array, strides: Sequence[int]):
+    """((top, bottom), (left, right)) for a convolution of an image of that size."""
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(size, kernel.shape[:2], strides, padding)
+    return padding
+
+
 def conv(
     x: Array,
     kernel: Array,
@@ -88,20 +92,24 @@ def conv(
     padding: Padding = "SAME",
     impl: str = "auto",
 ) -> Array:
-    """Convolution (cross-correlation), [n, h, w, cin] * [kh, kw, cin, cout] -> [n, oh, ow, cout].
+    """Convolution (cross-correlation), x [n, h, w, cin], kernel [kh, kw, cin, cout].
 
-    `padding` is "SAME" (oh = ceil(h / stride)), "VALID" or the zeros ((top, bottom), (left, right)).
+    Returns [n, oh, ow, cout]. `padding` is "SAME" (oh = ceil(h / stride)), "VALID", or the zeros
+    to add, ((top, bottom), (left, right)).
     """
-    size = kernel.shape[:2]
-    pads = padding
-    if isinstance(padding, str):
-        pads = lax.padtype_to_pads(x.shape[1:3], size, strides, padding)
+    pads = _pads(padding, x.shape[1:3], kernel, strides)
     if not _matmul(impl):
         return lax.conv_general_dilated(
             x, kernel, strides, pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
-    x = _pad(x, *pads)
-    return _patches(x, size, strides) @ kernel.reshape(-1, kernel.shape[-1])
+    x, (kh, kw, cin, cout), (sh, sw) = _pad(x, *pads), kernel.shape, strides
+    if cin < 8 and sh * sw > 1 and kh % sh == kw % sw == 0:
+        # Windows of a few channels are copied in scraps: make pixels of whole blocks first.
+        _, h, w, _ = x.shape
+        x = _space_to_depth(_pad(x, (0, -(h % sh)), (0, -(w % sw))), strides)
+        kernel = kernel.reshape(kh // sh, sh, kw // sw, sw, cin, cout).transpose(0, 2, 1, 3, 4, 5)
+        (kh, kw), strides = kernel.shape[:2], (1, 1)
+    return _patches(x, (kh, kw), strides) @ kernel.reshape(-1, cout)
 
 
 def conv_transpose(
@@ -111,39 +119,37 @@ def conv_transpose(
     padding: Padding = "SAME",
     impl: str = "auto",
 ) -> Array:
-    """Transposed convolution, [n, h, w, cin] * [kh, kw, cin, cout] -> [n, oh, ow, cout].
+    """Transposed convolution, x [n, h, w, cin], kernel [kh, kw, cin, cout].
 
-    The transpose of `conv` from [n, oh, ow, cout] to [n, h, w, cin] with the same padding and the
-    kernel's channels swapped: each pixel adds its kernel-sized stamp at stride * position - padding,
-    so oh = (h - 1) * stride + kh - top - bottom. "SAME" gives oh = h * stride, "VALID" no cropping.
+    Returns [n, oh, ow, cout]: the transpose of `conv` from there to [n, h, w, cin] with the same
+    padding and the kernel's channels swapped. Every pixel adds a stamp of the kernel's size at
+    stride * position - padding, so oh = (h - 1) * stride + kh - top - bottom; "SAME" makes that
+    h * stride (for kernels not smaller than the stride), "VALID" crops nothing.
     """
-    size, (cin, cout) = kernel.shape[:2], kernel.shape[2:]
-    pads = padding
-    if isinstance(padding, str):
-        crops = [k - s if padding.upper() == "SAME" else 0 for k, s in zip(size, strides)]
-        pads = [(max(c, 0) // 2, c - max(c, 0) // 2) for c in crops]
+    (kh, kw, cin, cout), (sh, sw) = kernel.shape, strides
+    pads = _pads(padding, (x.shape[1] * sh, x.shape[2] * sw), kernel, strides)
+    (top, bottom), (left, right) = pads
     if not _matmul(impl):
         return lax.conv_general_dilated(
             x,
             jnp.flip(kernel, (0, 1)),
             (1, 1),
-            [(k - 1 - lo, k - 1 - hi) for k, (lo, hi) in zip(size, pads)],
+            [(kh - 1 - top, kh - 1 - bottom), (kw - 1 - left, kw - 1 - right)],
             lhs_dilation=strides,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-    # Kernel of m x m blocks of stride x stride: shift and add whole blocks, then unfold them.
-    m = [-(-k // s) for k, s in zip(size, strides)]
-    grown = [b * s for b, s in zip(m, strides)]
-    kernel = jnp.pad(kernel, [(0, g - k) for g, k in zip(grown, size)] + [(0, 0)] * 2)
-    kernel = kernel.reshape(m[0], strides[0], m[1], strides[1], cin, cout)
-    kernel = kernel.transpose(4, 0, 2, 1, 3, 5).reshape(cin, -1)
-    stamps = jnp.split(x @ kernel, m[0] * m[1], -1)
-    y = sum(
-        _pad(stamp, (i, m[0] - 1 - i), (j, m[1] - 1 - j))
-        for stamp, (i, j) in zip(stamps, [(i, j) for i in range(m[0]) for j in range(m[1])])
-    )
+    # The stamps in blocks of one stride by one stride, rows x columns of them (zeros fill the last
+    # ones). Whole blocks are shifted and added, then unfolded into pixels.
+    rows, columns = -(-kh // sh), -(-kw // sw)
+    fill = rows * sh - kh, columns * sw - kw
+    blocks = jnp.pad(kernel, ((0, fill[0]), (0, fill[1]), (0, 0), (0, 0)))
+    blocks = blocks.reshape(rows, sh, columns, sw, cin, cout).transpose(4, 0, 2, 1, 3, 5)
+    y = jnp.split(x @ blocks.reshape(cin, -1), rows, -1)
+    y = sum(_pad(part, (i, rows - 1 - i), (0, 0)) for i, part in enumerate(y))
+    y = jnp.split(y, columns, -1)
+    y = sum(_pad(part, (0, 0), (j, columns - 1 - j)) for j, part in enumerate(y))
     y = _depth_to_space(y, strides)
-    return _pad(y, *[(-lo, k - g - hi) for k, g, (lo, hi) in zip(size, grown, pads)])
+    return _pad(y, (-top, -bottom - fill[0]), (-left, -right - fill[1]))
 
 
 def upsample(x: Array) -> Array:

@@ -1,0 +1,143 @@
+"""The contract that every file of `fsgan/nets` keeps; a new one is tested by existing."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from fsgan import nets
+
+SHAPES = [(28, 28, 1), (32, 32, 3), (36, 28, 4), (16, 16, 1)]
+LATENT = 6
+every_net = pytest.mark.parametrize("name", nets.names())
+
+
+def build(name, shape=(16, 12, 3), **options):
+    """A small pair, its parameters, latents and images."""
+    pair = nets.make(name, shape, **{"width": 2, "activation": "silu", **options})
+    z = jax.random.normal(jax.random.key(1), (3, LATENT))
+    x = jax.random.uniform(jax.random.key(2), (3, *shape), minval=-1)
+
+    def init(key):
+        return nets.Pair(pair.g.init(key, z[:1])["params"], pair.d.init(key, x[:1])["params"])
+
+    return pair, jax.jit(init)(jax.random.key(0)), z, x
+
+
+@every_net
+@pytest.mark.parametrize("shape", SHAPES)
+def test_shapes(name, shape):
+    pair = nets.make(name, shape)
+
+    def run(key):
+        images, _ = pair.g.init_with_output(key, jnp.zeros((5, LATENT)))
+        variables = pair.d.init(key, images)
+        return images, pair.d.apply(variables, images), pair.d.apply(variables, images, True)
+
+    images, logits, (same, features) = jax.eval_shape(run, jax.random.key(0))
+    assert images.shape == (5, *shape)
+    assert logits.shape == same.shape == (5,)
+    assert images.dtype == logits.dtype == jnp.float32
+    assert len(features) >= 2
+    assert all(f.shape[0] == 5 for f in features)
+
+
+@every_net
+def test_values(name):
+    """Images in (-1, 1), not saturated at the start; no sample depends on its neighbours."""
+    pair, params, z, x = build(name, width=16)
+
+    @jax.jit
+    def run(z, x):
+        logits, features = pair.d.apply({"params": params.d}, x, features=True)
+        return pair.g.apply({"params": params.g}, z), logits, features
+
+    images, logits, features = run(z, x)
+    alone = run(z[1:2], x[1:2])
+    assert jnp.abs(images).max() < 1
+    assert 0.1 < images.std() < 0.9
+    assert 0.01 < jnp.abs(logits).max() < 10
+    for both, one in zip((images, logits), alone[:2], strict=True):
+        np.testing.assert_allclose(both[1:2], one, rtol=1e-4, atol=1e-5)
+    assert not np.allclose(images[0], images[1], atol=1e-2)
+    assert not np.allclose(features[-1][0], features[-1][1], atol=1e-3)
+
+
+@every_net
+def test_forms_share_parameters_and_second_derivatives(name):
+    """A gradient penalty's gradient: second derivatives through both players."""
+
+    def run(impl):
+        pair, params, z, _ = build(name, impl=impl)
+
+        def penalty(params):
+            images = pair.g.apply({"params": params.g}, z)
+            slope = jax.grad(lambda x: pair.d.apply({"params": params.d}, x).sum())(images)
+            return jnp.sum(slope**2)
+
+        return params, jax.jit(jax.grad(penalty))(params)
+
+    lax, matmul = run("lax"), run("matmul")
+    jax.tree.map(np.testing.assert_array_equal, lax[0], matmul[0])
+    scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(lax[1]))
+    assert scale > 1e-3
+    for a, b in zip(*map(jax.tree.leaves, (matmul[1], lax[1])), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5 * scale)
+
+
+@every_net
+@pytest.mark.parametrize("shape", [(28, 28, 1), (32, 32, 3)])
+def test_layer_names(name, shape):
+    """Subspaces choose by these names: freeze block0 of D, train the head alone, ..."""
+    pair = nets.make(name, shape)
+    g = jax.eval_shape(pair.g.init, jax.random.key(0), jnp.zeros((1, LATENT)))["params"]
+    d = jax.eval_shape(pair.d.init, jax.random.key(0), jnp.zeros((1, *shape)))["params"]
+    for params, required in (g, {"stem", "block0", "head"}), (d, {"block0", "block1", "head"}):
+        assert required <= set(params)
+        blocks = sorted(name for name in params if name.startswith("block"))
+        assert blocks == [f"block{i}" for i in range(len(blocks))]
+        leaves = {path[-1] for path in flatten_dict(params)}
+        assert leaves <= {"kernel", "bias", "scale"}
+
+
+@every_net
+@pytest.mark.parametrize("activation", ["leaky_relu", "relu", "gelu", "silu", "softplus", "tanh"])
+def test_activations(name, activation):
+    pair = nets.make(name, (8, 8, 1), width=2, activation=activation)
+    jax.eval_shape(pair.g.init, jax.random.key(0), jnp.zeros((1, LATENT)))
+
+
+def test_parameter_count_of_the_reference():
+    pair = nets.make("dcgan", (28, 28, 1), width=64)
+    g = jax.eval_shape(pair.g.init, jax.random.key(0), jnp.zeros((1, 64)))["params"]
+    d = jax.eval_shape(pair.d.init, jax.random.key(0), jnp.zeros((1, 28, 28, 1)))["params"]
+    assert g["stem"]["dense"]["kernel"].shape == (64, 7 * 7 * 128)
+    assert g["block0"]["conv"]["kernel"].shape == (4, 4, 128, 64)
+    assert g["head"]["kernel"].shape == (4, 4, 64, 1)
+    assert d["block0"]["conv"]["kernel"].shape == (4, 4, 1, 64)
+    assert d["block1"]["conv"]["kernel"].shape == (4, 4, 64, 128)
+    assert d["head"]["kernel"].shape == (7 * 7 * 128, 1)
+
+
+def test_options():
+    pair = nets.make("dcgan", (28, 28, 1), width=8, g={"width": 16}, d={"activation": "gelu"})
+    assert (pair.g.width, pair.d.width) == (16, 8)
+    assert (pair.g.activation, pair.d.activation) == ("leaky_relu", "gelu")
+    assert nets.make("dcgan", [28, 28, 1]) == nets.make("dcgan", (28, 28, 1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        (("dcgn",), {}, "'dcgan'.*resnet"),
+        (("dcgan",), {"widht": 8}, "'width'.*activation, impl, width"),
+        (("dcgan",), {"g": {"impl": "fast"}}, "auto, lax, matmul"),
+        (("dcgan",), {"activation": "swish"}, "gelu, leaky_relu"),
+        (("dcgan", (30, 28, 1)), {}, "30x28"),
+        (("dcgan", (28, 28, 2)), {}, "not 2"),
+    ],
+)
+def test_wrong_options(arguments, options, message):
+    with pytest.raises(ValueError, match=message):
+        nets.make(*arguments, **options)
