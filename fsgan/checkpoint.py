@@ -21,8 +21,10 @@ import orbax.checkpoint as ocp
 
 from fsgan import trees
 
-# Where saves take longer than the time between them, the next one waits. The console need not know.
-logging.getLogger("absl").addFilter(lambda r: "Waiting for previous save" not in str(r.msg))
+# Orbax reports dozens of lines for every save, which absl's `app.run` shows on the console.
+logging.getLogger("absl").addFilter(
+    lambda record: "orbax" not in record.pathname or record.levelno >= logging.ERROR
+)
 
 
 class Checkpoints:

@@ -51,13 +51,15 @@ def assert_same(a, b):
 
 
 @pytest.mark.parametrize("make_example", [make_state, lambda: jax.eval_shape(make_state)])
-def test_round_trip_is_exact_and_quiet(tmp_path, make_example, capfd):
+def test_round_trip_is_exact_and_quiet(tmp_path, make_example, capfd, caplog):
+    caplog.set_level("INFO", logger="absl")  # as under absl's app.run
     state = make_state(7)
     save(tmp_path, 7, state)
     checkpoints = Checkpoints(tmp_path)
     assert checkpoints.latest() == 7
     assert_same(checkpoints.restore(make_example()), state)
     assert capfd.readouterr() == ("", "")
+    assert not [record for record in caplog.records if record.name == "absl"]
 
 
 def test_restored_with_the_shardings_of_the_example(tmp_path):

@@ -23,6 +23,8 @@ def read(workdir):
 
 def report(workdir, start, stop):
     with Logger(workdir, steps=40, start=start) as logger:
+        if start == 0:
+            logger.scores(0, "meta", {"energy": 1.0})
         for step in range(start + 10, stop + 10, 10):
             logger.write(step, "meta", {"g_loss": 1 / step})
             if step % 20 == 0:
@@ -158,6 +160,10 @@ def test_labels_lie_outside_of_the_images(channels):
     assert {(x - left) // 58 for x in col_ink} == {0, 1, 2}
     turned = grid(images, col_labels=["a", "Old_Church_Slavonic_(Cyrillic)/1", "c"])
     assert turned.shape[0] > picture.shape[0] + 50
+    np.testing.assert_array_equal(turned[-len(plain) :], plain)
+    assert (turned[: -len(plain), ..., 0] < 100).any(axis=1).mean() > 0.5
+    foot = turned[-len(plain) - 12 : -len(plain), :58, 0]
+    assert (foot < 100).any()  # the short label stands on its column
     with pytest.raises(ValueError, match="2 col_labels for 3 cols"):
         grid(images, col_labels=["a", "b"])
 
