@@ -313,7 +313,7 @@ def _draw(axes, series: dict[str, np.ndarray]) -> None:
     axes.tick_params(labelsize=8)
     axes.set_xlabel("step", fontsize=9)
     if len(series) > 1:
-        axes.legend(fontsize=8, ncols=1 + len(series) // 4, edgecolor="none", framealpha=0.8)
+        axes.legend(fontsize=8, ncols=1 + len(series) // 6, edgecolor="none", framealpha=0.8)
 
 
 def _ends(values: np.ndarray) -> tuple[float, float]:
