@@ -1,4 +1,4 @@
-"""Train a GAN: python main.py --config=configs/maml_gan.py [--workdir=DIR] [--config.field=value]."""
+"""Run a config: python main.py --config=configs/maml_gan.py [--workdir=DIR] [--config.x=value]."""
 
 import sys
 from pathlib import Path

@@ -37,7 +37,7 @@ def base_config(phase: str, name: str) -> ConfigDict:
     config.latent = 64  # latent dimensions
 
     config.loss = "non_saturating"  # losses.ADVERSARIAL
-    config.penalty = ConfigDict(dict(r1=0.0, r2=0.0, gradient_penalty=0.0))
+    config.penalty = ConfigDict({"r1": 0.0, "r2": 0.0, "gradient_penalty": 0.0})
     config.d_steps = 1  # discriminator updates for each one of the generator
     config.ema_decay = 0.999  # of the averaged generator; meta: of both networks
 
@@ -82,7 +82,7 @@ def plugin(module: ModuleType, **options) -> ConfigDict:
 
 
 def assign(config: ConfigDict, fields: dict[str, str]) -> ConfigDict:
-    """Set fields given as text, dotted or not; ValueError with the nearest name for unknown ones."""
+    """Set fields, named with dots, from text; ValueError with the nearest name for unknown ones."""
     known = flatten_dict(config.to_dict(), sep=".")
     for name, text in fields.items():
         name = f"{name}.name" if f"{name}.name" in known else name  # data=mnist is data.name=mnist

@@ -15,8 +15,9 @@ from fsgan import gan, tasks
 from fsgan.episodes import batch
 from fsgan.features import pixels
 from fsgan.images import to_uint8
-from fsgan.log import Logger, grid
+from fsgan.log import Logger
 from fsgan.metrics import energy
+from fsgan.pictures import grid
 from fsgan.types import Array, Episode, Game, GANState, Pair, Pool
 
 Observer = Callable[[GANState, Logger, bool], dict[str, float]]

@@ -17,7 +17,8 @@ import numpy as np
 
 from fsgan import sharding
 from fsgan.checkpoint import Checkpoints
-from fsgan.log import Logger, curves, parameter_overview
+from fsgan.log import Logger, parameter_overview
+from fsgan.pictures import curves
 from fsgan.types import Array, Step
 
 

@@ -18,7 +18,7 @@ LAYERS = [
     {"gan"},
     {"tasks"},
     {"transfer", "meta"},
-    {"sharding", "log", "checkpoint"},
+    {"sharding", "log", "checkpoint", "pictures"},
     {"evaluate"},
     {"loop"},
     {"train"},
@@ -75,8 +75,8 @@ def test_only_one_place_knows_each_service():
 BLOCKED = """
 import builtins, sys
 
-absent = {"tensorflow", "tensorflow_datasets", "clu", "ml_collections", "tensorboardX", "matplotlib",
-          "PIL"}
+absent = {"tensorflow", "tensorflow_datasets", "clu", "ml_collections", "tensorboardX",
+          "matplotlib", "PIL"}
 not_ours = {"absl", "orbax"}  # flax and jax may use them, fsgan may not
 real = builtins.__import__
 

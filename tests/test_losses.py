@@ -46,7 +46,7 @@ def test_value_by_hand(name):
 
 @pytest.mark.parametrize("name", sorted(losses.ADVERSARIAL))
 def test_signs(name):
-    """The discriminator wants reals up and fakes down, the generator fakes up, wherever it counts."""
+    """The discriminator wants reals up and fakes down, the generator wants fakes up."""
     loss = losses.adversarial(name)
     at = jnp.array([0.1, -0.2]), jnp.array([0.3, 0.4])
     d_real, d_fake = jax.grad(loss.d, (0, 1))(*at)

@@ -10,8 +10,8 @@ from fsgan.types import Array
 def features(images: Array) -> Array:
     """Images [n, h, w, c] in [-1, 1] at full, half and quarter size: float32 [n, d].
 
-    The scales count alike: the squared distance of two feature vectors is the sum over scales of the
-    mean squared difference of their pixels. h and w are divisible by 4.
+    The scales count alike: the squared distance of two vectors is the sum over scales of the mean
+    squared difference of their pixels. h and w are divisible by 4.
     """
     levels, level = [], images
     for factor in (1, 2, 2):
