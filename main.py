@@ -17,7 +17,11 @@ CACHE = Path.home() / ".cache" / "fsgan" / "xla"
 
 
 def fail(error: Exception, code: int) -> None:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    """Leave with one line on stderr."""
+    text = str(error)
+    if error.args and isinstance(error.args[0], KeyError):  # of ml_collections: the nearest field
+        text = f"unknown config field {error.args[0].args[0]}"
+    print(f"error: {' '.join(text.split())}", file=sys.stderr)
     sys.exit(code)
 
 
@@ -25,6 +29,7 @@ def parse(argv: list[str]) -> list[str]:
     flags.mark_flag_as_required("config")
     try:
         rest = flags.FLAGS(argv)
+        str(CONFIG.value)  # a file that could not be loaded says so when it is looked at
         if rest[1:]:
             raise flags.Error(
                 f"unexpected argument {rest[1]!r}: fields are given as --config.x=..."

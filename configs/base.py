@@ -67,6 +67,7 @@ def optimizer(name: str, lr: float, **options) -> ConfigDict:
     config.lr = lr  # generator, and discriminator where d_lr is None
     config.d_lr = placeholder(float)
     config.schedule = "constant"  # constant, linear or cosine, down to 0 at the last step
+    config.clip = placeholder(float)  # largest norm of a player's gradient
     for field in ("b1", "b2", "eps_root", "momentum", "decay", "weight_decay"):
         config[field] = placeholder(float)
     config.update(options)

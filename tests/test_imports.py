@@ -20,10 +20,10 @@ LAYERS = [
     {"transfer", "meta"},
     {"sharding", "log", "checkpoint", "pictures"},
     {"evaluate"},
-    {"loop"},
+    {"loop", "build"},
     {"train"},
 ]
-DRIVERS = {"train", "loop", "evaluate", "checkpoint", "log"}
+DRIVERS = {"train", "build", "loop", "evaluate", "checkpoint", "log"}
 LIBRARY = [name for name in MODULES if [*name.split("."), ""][1] not in DRIVERS]
 
 
@@ -61,7 +61,7 @@ def test_only_one_place_knows_each_service():
         "tensorflow_datasets": {"data"},
         "tensorboardX": {"log"},
         "clu": {"log"},
-        "ml_collections": {"train", "evaluate"},
+        "ml_collections": {"train", "build"},
         "absl": set(),
         "tensorflow": set(),
     }

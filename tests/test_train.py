@@ -303,7 +303,10 @@ class TestBadInput:
             ([], "--config must have a value"),
             (["--config=configs/nowhere.py"], "configs/nowhere.py"),
             (["--config=configs/pretrain.py:mnits"], "did you mean 'mnist'"),
-            (["--config=configs/pretrain.py", "--config.los=hinge"], "config.los"),
+            (
+                ["--config=configs/pretrain.py", "--config.los=hinge"],
+                "config field 'los' Did you mean",
+            ),
             (["--config=configs/pretrain.py", "--config.loss=hing"], "did you mean 'hinge'"),
             (["--config=configs/pretrain.py", "--config.batch=many"], "many"),
         ],
