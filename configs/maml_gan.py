@@ -32,6 +32,7 @@ def get_config(arg: str = ""):
 
     config.adapt_steps = 10  # inner steps on a held-out class
     config.show = (2, 5, 10)  # the ones after which samples are drawn
+    config.eval_classes = 100  # of each held-out split, evenly spaced, for scores and pictures
     config.ema_decay = 0.99
     config.steps = 2_000
     config.observe_every = 400
@@ -39,5 +40,5 @@ def get_config(arg: str = ""):
     if chosen.get("size") == "smoke":
         config.steps, config.report_every, config.observe_every, config.save_every = 4, 2, 4, 2
         config.nets.width, config.tasks, config.adapt_steps, config.show = 4, 2, 2, (1, 2)
-        config.learner.steps = 2
+        config.learner.steps, config.eval_classes = 2, 8
     return base.assign(config, fields)

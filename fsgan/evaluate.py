@@ -93,8 +93,8 @@ def observe_tasks(
     Args:
       game, tx: what is played inside and the inner optimizers.
       valid, test: one episode per class, on a leading axis.
-      steps: inner steps taken, at most as many as `show` counts up to are drawn.
-      show: the inner steps after which samples are shown.
+      steps: inner steps taken.
+      show: the inner steps after which samples are shown, none beyond `steps` (ValueError).
       n: samples per class for the scores.
 
     The scores are means over the classes of `valid`: `energy` from the adapted samples to the query
@@ -102,6 +102,8 @@ def observe_tasks(
     the query images (real against real), and `spread`, the variance between the classes' mean
     images over the variance within them: near 0 when adaptation does not tell classes apart.
     """
+    if not all(0 <= s <= steps for s in show):
+        raise ValueError(f"show={tuple(show)}: there are only steps 0 to {steps} of adaptation")
     adapt = tasks.make_adapt(game, tx, steps=steps, history=True)
     adapt_key, z_key = jax.random.split(key)
     stages = np.array(sorted({0, *show, steps}))
@@ -142,18 +144,18 @@ def observe_tasks(
         labels = ["support", *(f"step {s}" for s in stages)] * len(bands)
         return grid(np.concatenate(bands), row_labels=labels)
 
-    def observe(state: GANState, log: Logger, last: bool) -> dict[str, float]:
-        params, step, drawn = gan.weights(state), int(state.step), 8
-        every = max(1, len(valid.label) // drawn)
-        shown, scores = jax.device_get(measure(params, valid))
-        some = jax.tree.map(lambda x: x[::every][:drawn], valid)
-        log.images(step, "valid", picture(some, shown[::every][:drawn]))
-        if last:
-            shown, test_scores = jax.device_get(measure(params, test))
-            every = max(1, len(test.label) // drawn)
-            some = jax.tree.map(lambda x: x[::every][:drawn], test)
-            log.images(step, "test", picture(some, shown[::every][:drawn]))
-            scores.update({f"test_{name}": value for name, value in test_scores.items()})
+    def look(split: str, episodes: Episode, state: GANState, log: Logger) -> dict[str, float]:
+        shown, scores = jax.device_get(measure(gan.weights(state), episodes))
+        every = max(1, len(shown) // 8)
+        some = jax.tree.map(lambda x: x[::every][:8], episodes)
+        log.images(int(state.step), split, picture(some, shown[::every][:8]))
         return {name: float(value) for name, value in scores.items()}
+
+    def observe(state: GANState, log: Logger, last: bool) -> dict[str, float]:
+        scores = look("valid", valid, state, log)
+        if last:
+            held_out = look("test", test, state, log)
+            scores |= {f"test_{name}": value for name, value in held_out.items()}
+        return scores
 
     return observe

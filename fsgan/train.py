@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
@@ -130,7 +131,13 @@ def meta(config: ConfigDict) -> Job:
     outer = build.make_optimizers(config.outer, config.steps)
     gradient = build.make_plugin(meta_learners, config.learner, game, inner)
     valid, test = (
-        episodes.fixed_episodes(config.seed, pools[split], shots=shots, queries=queries)
+        episodes.fixed_episodes(
+            config.seed,
+            pools[split],
+            classes=evenly(len(sets[split].classes), config.eval_classes),
+            shots=shots,
+            queries=queries,
+        )
         for split in ("valid", "test")
     )
 
@@ -160,6 +167,11 @@ def meta(config: ConfigDict) -> Job:
         },
         score="energy",
     )
+
+
+def evenly(total: int, n: int) -> np.ndarray:
+    """At most n of the numbers 0 .. total - 1, evenly spaced."""
+    return np.unique(np.linspace(0, total - 1, min(n, total)).round().astype(int))
 
 
 def default_chunk(n_tasks: int) -> int:

@@ -37,7 +37,7 @@ def query_losses(game, tx, steps, key, episode):
     """The two outer losses as functions of the initial parameters, as MAML defines them."""
     adapt = tasks.make_adapt(game, tx, steps=steps)
     players = gan.objectives(game)
-    inner, g_key, d_key = jax.random.split(key, 3)
+    inner, g_key, d_key = maml_keys(key)
 
     def both(params):
         adapted, _ = adapt(params, inner, episode.support)
@@ -47,6 +47,16 @@ def query_losses(game, tx, steps, key, episode):
         )
 
     return both
+
+
+def maml_keys(key):
+    """The keys of the inner loop and of the two query losses."""
+    inner, outer = jax.random.split(key)
+    return inner, *jax.random.split(outer)
+
+
+def along(gradient, direction):
+    return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, gradient, direction)))
 
 
 def directional(function, params, direction, h=1e-5):
@@ -75,8 +85,8 @@ def test_maml_gradient_is_exact_through_the_whole_game(key, name):
     for player in ("g", "d"):
         direction = still._replace(**{player: getattr(noise, player)})
         expected = directional(lambda p, n=player: getattr(both(p), n), params, direction)
-        dots = jax.tree.map(jnp.vdot, getattr(gradient, player), getattr(noise, player))
-        np.testing.assert_allclose(sum(jax.tree.leaves(dots)), expected, rtol=1e-6)
+        found = along(getattr(gradient, player), getattr(noise, player))
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_maml_through_a_stateful_inner_optimizer(key):
@@ -88,8 +98,7 @@ def test_maml_through_a_stateful_inner_optimizer(key):
     noise = jax.tree.map(lambda p: jax.random.normal(key, p.shape), params)
     still = jax.tree.map(jnp.zeros_like, params)
     expected = directional(lambda p: both(p).g, params, still._replace(g=noise.g), h=1e-6)
-    dots = jax.tree.map(jnp.vdot, gradient.g, noise.g)
-    np.testing.assert_allclose(sum(jax.tree.leaves(dots)), expected, rtol=1e-4)
+    np.testing.assert_allclose(along(gradient.g, noise.g), expected, rtol=1e-4)
 
 
 def test_first_order_is_the_query_gradient_at_the_adapted_parameters(key):
@@ -97,7 +106,7 @@ def test_first_order_is_the_query_gradient_at_the_adapted_parameters(key):
     params, episode = toys.params(key, game), episodes(key)
     learner = maml.make(game, tx, steps=3, first_order_steps=5)
     first, _ = jax.jit(learner)(params, key, episode, jnp.int32(4))
-    inner, g_key, d_key = jax.random.split(key, 3)
+    inner, g_key, d_key = maml_keys(key)
     adapted, _ = tasks.make_adapt(game, tx, steps=3)(params, inner, episode.support)
     players = gan.objectives(game)
     of_g = jax.grad(lambda p: players.g(p, episode.query, g_key, {})[0])(adapted).g
@@ -110,11 +119,37 @@ def test_first_order_is_the_query_gradient_at_the_adapted_parameters(key):
     assert not np.allclose(first.g["head"]["bias"], exact.g["head"]["bias"], rtol=1e-3)
 
 
+def test_multi_step_loss_counts_every_inner_step(key):
+    """MAML++: the query losses after 1, 2 and 3 steps, weighted as at that outer step."""
+    game, tx = toys.game(), toys.sgd(0.2)
+    params, episode = toys.params(key, game), episodes(key)
+    learner = maml.make(game, tx, steps=3, multi_step_steps=10)
+    gradient, _ = jax.jit(learner)(params, key, episode, jnp.int32(4))
+    weights = [0.2, 0.2, 0.6]  # (1 - 4/10) / 3 each, the last one takes the rest
+    np.testing.assert_allclose(maml.step_weights(jnp.int32(4), 3, 10), weights)
+    np.testing.assert_allclose(maml.step_weights(jnp.int32(99), 3, 10), [0.01, 0.01, 0.98])
+
+    players, (inner, outer) = gan.objectives(game), jax.random.split(key)
+    keys = [jax.random.split(k) for k in jax.random.split(outer, 3)]
+
+    def g_loss(params):
+        total = 0.0
+        for n, weight in enumerate(weights):
+            path, _ = tasks.make_adapt(game, tx, steps=n + 1)(params, inner, episode.support)
+            total += weight * players.g(path, episode.query, keys[n][0], {})[0]
+        return total
+
+    noise = jax.tree.map(lambda p: jax.random.normal(key, p.shape), params)
+    still = jax.tree.map(jnp.zeros_like, params)
+    expected = directional(jax.jit(g_loss), params, still._replace(g=noise.g))
+    np.testing.assert_allclose(along(gradient.g, noise.g), expected, rtol=1e-6)
+
+
 def test_maml_without_inner_steps_is_joint_training(key):
     game = toys.game()
     params, episode = toys.params(key, game), episodes(key)
     gradient, _ = maml.make(game, toys.sgd(), steps=0)(params, key, episode, jnp.int32(0))
-    _, g_key, d_key = jax.random.split(key, 3)
+    _, g_key, d_key = maml_keys(key)
     players = gan.objectives(game)
     of_g = jax.grad(lambda p: players.g(p, episode.query, g_key, {})[0])(params).g
     of_d = jax.grad(lambda p: players.d(p, episode.query, d_key, {})[0])(params).d

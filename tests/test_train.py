@@ -265,6 +265,7 @@ class TestBadInput:
             ("meta", {"shots": 50}, r"shots 50 \+ queries 3 = 53 images, but class"),
             ("meta", {"learner.steps": 0}, "learner.steps"),
             ("meta", {"chunk": 3}, "cannot be taken 3 at a time"),
+            ("meta", {"show": (1, 3)}, "only steps 0 to 2"),
         ],
     )
     def test_config(self, phase, fields, message, source, tmp_path):
