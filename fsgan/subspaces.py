@@ -31,18 +31,26 @@ def select(trainable: Callable[[str], bool], what: str) -> Subspace:
 
 def named(pattern: str) -> Subspace:
     """The layers whose path matches a regular expression from its start: `named("head|block2")`."""
-    matches = re.compile(f"({pattern})(/|$)").match
-    return select(lambda name: bool(matches(name)), f"the pattern {pattern!r}")
+    return select(_matcher(pattern), f"the pattern {pattern!r}")
 
 
-def freeze(pattern: str) -> Subspace:
-    """All layers but those that match: `freeze("block[01]")`. ValueError if none matches."""
-    frozen = named(pattern)
+def freeze(*patterns: str) -> Subspace:
+    """All layers but those that match one of the patterns; ValueError if one matches nothing."""
+    matchers = {pattern: _matcher(pattern) for pattern in patterns}
+    rest = select(
+        lambda name: not any(match(name) for match in matchers.values()), f"freezing {patterns}"
+    )
 
     def split(params: Params):
-        rest, trainable = frozen.split(params)
-        if not trainable:
-            raise ValueError(f"freezing {pattern!r} leaves nothing to train")
-        return trainable, rest
+        names = flatten_dict(params, sep="/")
+        for pattern, match in matchers.items():
+            if not any(map(match, names)):
+                raise ValueError(f"no layer {pattern!r} to freeze among: {', '.join(names)}")
+        return rest.split(params)
 
-    return Subspace(split, lambda trainable, rest: frozen.join(rest, trainable))
+    return Subspace(split, rest.join)
+
+
+def _matcher(pattern: str) -> Callable[[str], bool]:
+    match = re.compile(f"({pattern})(/|$)").match
+    return lambda name: bool(match(name))

@@ -144,8 +144,10 @@ class TestSubspaces:
         params = gan.init(key, toys.game()).d
         with pytest.raises(ValueError, match=r"'tail' leaves nothing.*block0/kernel.*head/bias"):
             subspaces.named("tail").split(params)
-        with pytest.raises(ValueError, match="nothing to train"):
-            subspaces.freeze("block0|head").split(params)
+        with pytest.raises(ValueError, match="leaves nothing to train"):
+            subspaces.freeze("block0", "head").split(params)
+        with pytest.raises(ValueError, match=r"no layer 'tail' to freeze among: .*head/bias"):
+            subspaces.freeze("block0", "tail").split(params)
 
 
 def test_steps_run_under_foreign_transforms(key, begun):

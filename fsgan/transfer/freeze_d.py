@@ -5,6 +5,6 @@ from fsgan.types import Method, Pair
 
 
 def make(*, blocks: int = 1) -> Method:
-    """Freeze the first `blocks` blocks, those nearest to the image."""
-    pattern = "|".join(f"block{i}" for i in range(blocks))
-    return Method(subspace=Pair(subspaces.everything, subspaces.freeze(pattern)))
+    """Freeze the first `blocks` blocks from the image on; ValueError if there are fewer."""
+    frozen = (f"block{i}" for i in range(blocks))
+    return Method(subspace=Pair(subspaces.everything, subspaces.freeze(*frozen)))
