@@ -21,11 +21,14 @@ def get_config(arg: str = ""):
     config = base.base_config("meta", "_".join(["maml_gan", *chosen.values()]))
     config.data.name = chosen.get("data", "glyphs")
 
-    learner = importlib.import_module(f"fsgan.meta.{chosen.get('learner', 'maml')}")
-    config.learner = base.plugin(learner, steps=5)  # inner steps while training
-    config.inner = base.optimizer("sgd", 0.01)
-    config.outer = base.optimizer("adam", 3e-4, b1=0.5, schedule="linear")
-    config.tasks = 8  # per outer step
+    # The critic's loss keeps its slope however well it tells real from generated images, so that a
+    # few steps still learn what is particular to this task. Others saturate: see the README.
+    config.loss, config.penalty.gradient_penalty = "wasserstein", 10.0
+    learner = importlib.import_module(f"fsgan.meta.{chosen.get('learner', 'reptile')}")
+    config.learner = base.plugin(learner, steps=10)  # inner steps while training
+    config.inner = base.optimizer("sgd", 0.2, d_lr=0.01, clip=30.0)
+    config.outer = base.optimizer("adam", 1e-3, b1=0.5, schedule="cosine")
+    config.tasks = 4  # per outer step
     config.chunk = 0  # tasks at a time; 0: one per device on a CPU, all elsewhere
     config.shots = 5  # support images of a task
     config.queries = 3  # query images of a task, none of them in the support

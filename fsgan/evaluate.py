@@ -100,7 +100,8 @@ def observe_tasks(
     The scores are means over the classes of `valid`: `energy` from the adapted samples to the query
     images, `energy_before` the same without adaptation, `energy_floor` from the support images to
     the query images (real against real), and `spread`, the variance between the classes' mean
-    images over the variance within them: near 0 when adaptation does not tell classes apart.
+    images over the variance within them: near 0 when adaptation does not tell classes apart, far
+    above `spread_real`, the same of the real images, when the samples of a class are all alike.
     """
     if not all(0 <= s <= steps for s in show):
         raise ValueError(f"show={tuple(show)}: there are only steps 0 to {steps} of adaptation")
@@ -125,13 +126,19 @@ def observe_tasks(
                 "energy_before": pixel_energy(episode.query, images[0]),
                 "energy_floor": pixel_energy(episode.query, episode.support),
             }
-            last = pixels.features(images[-1])
-            shown = to_uint8(images[:, : len(episode.support)])
-            return shown, scores, last.mean(0), last.var(0).sum()
+            real = jnp.concatenate([episode.support, episode.query])
+            sets = {"spread": images[-1], "spread_real": real}
+            return to_uint8(images[:, : len(episode.support)]), scores, jax.tree.map(moments, sets)
 
-        shown, scores, means, within = jax.lax.map(body, episodes)
-        scores = jax.tree.map(jnp.mean, scores)
-        return shown, {**scores, "spread": means.var(0).sum() / within.mean()}
+        shown, scores, spreads = jax.lax.map(body, episodes)
+        spread = {
+            name: means.var(0).sum() / within.mean() for name, (means, within) in spreads.items()
+        }
+        return shown, {**jax.tree.map(jnp.mean, scores), **spread}
+
+    def moments(images: Array) -> tuple[Array, Array]:
+        features = pixels.features(images)
+        return features.mean(0), features.var(0, ddof=1).sum()
 
     def picture(episodes: Episode, shown: np.ndarray, across: int = 4) -> np.ndarray:
         """Tasks side by side, each a block of rows: support, then samples at each stage."""

@@ -1,6 +1,7 @@
 """Shared fixtures. Two CPU devices, so that the sharding tests run anywhere."""
 
 import os
+import tempfile
 
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
@@ -11,6 +12,11 @@ import jax
 import pytest
 
 jax.config.update("jax_disable_most_optimizations", True)  # compiles several times faster
+# What several tests compile is compiled once, in a folder of its own: every run starts cold.
+CACHE = tempfile.TemporaryDirectory(prefix="fsgan-tests-")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE.name  # for the tests that start processes
+jax.config.update("jax_compilation_cache_dir", CACHE.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 @pytest.fixture

@@ -82,5 +82,5 @@ def test_freeze_d_keeps_the_first_blocks_of_the_discriminator(key):
 
 
 def test_freeze_d_beyond_the_network_is_an_error(key):
-    with pytest.raises(ValueError, match="no layer .block1. to freeze"):
+    with pytest.raises(ValueError, match="no layer 'block1' to freeze"):
         adapted(key, freeze_d.make(blocks=8))
