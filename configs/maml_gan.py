@@ -21,12 +21,21 @@ def get_config(arg: str = ""):
     config = base.base_config("meta", "_".join(["maml_gan", *chosen.values()]))
     config.data.name = chosen.get("data", "glyphs")
 
-    # The critic's loss keeps its slope however well it tells real from generated images, so that a
-    # few steps still learn what is particular to this task. Others saturate: see the README.
+    # A critic's loss keeps its slope however well it tells real from generated images, so that a few
+    # steps still learn what is particular to a task. The losses with a sigmoid saturate: at the same
+    # budget the non-saturating one left adaptation without effect.
     config.loss, config.penalty.gradient_penalty = "wasserstein", 10.0
+    config.steps = int(fields.get("steps", 2_400))
     learner = importlib.import_module(f"fsgan.meta.{chosen.get('learner', 'reptile')}")
     config.learner = base.plugin(learner, steps=10)  # inner steps while training
-    config.inner = base.optimizer("sgd", 0.2, d_lr=0.01, clip=30.0)
+    if "first_order_steps" in config.learner:
+        # From scratch, exact second order learns nothing: the first discriminators give no direction
+        # worth adapting along. First order with the losses of all inner steps does.
+        config.steps = int(fields.get("steps", 1_500))
+        config.learner.steps = 8
+        config.learner.first_order_steps = config.steps * 9 // 10
+        config.learner.multi_step_steps = config.steps
+    config.inner = base.optimizer("sgd", 0.1, d_lr=0.01, clip=30.0)
     config.outer = base.optimizer("adam", 1e-3, b1=0.5, schedule="cosine")
     config.tasks = 4  # per outer step
     config.chunk = 0  # tasks at a time; 0: one per device on a CPU, all elsewhere
@@ -37,7 +46,6 @@ def get_config(arg: str = ""):
     config.show = (2, 5, 10)  # the ones after which samples are drawn
     config.eval_classes = 100  # of each held-out split, evenly spaced, for scores and pictures
     config.ema_decay = 0.99
-    config.steps = 2_000
     config.observe_every = 400
     config.save_every = 200
     if chosen.get("size") == "smoke":
