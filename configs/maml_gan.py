@@ -21,16 +21,16 @@ def get_config(arg: str = ""):
     config = base.base_config("meta", "_".join(["maml_gan", *chosen.values()]))
     config.data.name = chosen.get("data", "glyphs")
 
-    # A critic's loss keeps its slope however well it tells real from generated images, so that a few
-    # steps still learn what is particular to a task. The losses with a sigmoid saturate: at the same
-    # budget the non-saturating one left adaptation without effect.
+    # A critic's loss keeps its slope however well it tells real from generated images, so that a
+    # few steps still learn what is particular to a task. The losses with a sigmoid saturate: at the
+    # same budget the non-saturating one left adaptation without effect.
     config.loss, config.penalty.gradient_penalty = "wasserstein", 10.0
     config.steps = int(fields.get("steps", 2_400))
     learner = importlib.import_module(f"fsgan.meta.{chosen.get('learner', 'reptile')}")
     config.learner = base.plugin(learner, steps=10)  # inner steps while training
     if "first_order_steps" in config.learner:
-        # From scratch, exact second order learns nothing: the first discriminators give no direction
-        # worth adapting along. First order with the losses of all inner steps does.
+        # From scratch, exact second order learns nothing: the first discriminators give no
+        # direction worth adapting along. First order with the losses of all inner steps does.
         config.steps = int(fields.get("steps", 1_500))
         config.learner.steps = 8
         config.learner.first_order_steps = config.steps * 9 // 10
