@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import signal
 import threading
 import time
@@ -34,7 +33,8 @@ class Job:
     data_key: Array  # with the step's number it decides the batch: a resumed run sees the same
     # (state, logger, last) -> scores: draws pictures and measures; must not change the state
     observe: Callable[[Any, Logger, bool], dict[str, float]]
-    record: dict[str, Any]  # what data it learns from; written to data.json
+    record: dict[str, Any]  # what data it learns from
+    batch_axis: int = 0  # the axis of the batch that is shared out over the devices
     score: str | None = None  # the observed score that chooses the best checkpoint, lower is better
 
 
@@ -103,7 +103,7 @@ def run(
     def chunk(state, data, length: int):
         def body(state, _):
             batch = job.sample(jax.random.fold_in(job.data_key, state.step), data)
-            return job.step(state, sharding.split(batch, mesh))
+            return job.step(state, sharding.split(batch, mesh, job.batch_axis))
 
         state, metrics = jax.lax.scan(body, state, length=length)
         return jax.lax.with_sharding_constraint((state, metrics), everywhere)
@@ -129,8 +129,6 @@ def run(
     with Logger(workdir, steps=steps, start=done) as log, Interrupt() as interrupt:
         log.info(parameter_overview(state.params))
         log.info(f"{job.phase} in {workdir}, step {done} of {steps}, on {mesh}")
-        if jax.process_index() == 0:
-            (workdir / "data.json").write_text(json.dumps(job.record, indent=1) + "\n")
         if done == 0:
             job.observe(state, log, False)
 

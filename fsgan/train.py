@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +57,7 @@ def pretrain(config: ConfigDict) -> Job:
         sample=sample,
         data=episodes.make_pool(train),
         data_key=data_key,
+        batch_axis=min(config.d_steps - 1, 1),
         observe=evaluate.observe_samples(game, episodes.make_pool(valid), picture_key),
         record=build.record_of(train=train, valid=valid),
         score="energy",
@@ -95,6 +97,7 @@ def transfer(config: ConfigDict) -> Job:
         sample=sample,
         data=pool,
         data_key=data_key,
+        batch_axis=min(config.d_steps - 1, 1),
         observe=evaluate.observe_transfer(game, source, target.images, picture_key),
         record={
             **build.record_of(target=target),
@@ -192,7 +195,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Job:
         raise plugins.unknown("phase", config.phase, PHASES)
     loop.check_intervals(**intervals(config))
     job = PHASES[config.phase](config)
-    claim(config, workdir)
+    claim(workdir, json.loads(config.to_json()), job.record)
     return job
 
 
@@ -201,20 +204,27 @@ def intervals(config: ConfigDict) -> dict[str, int]:
     return {name: config[name] for name in names}
 
 
-def claim(config: ConfigDict, workdir: Path) -> None:
-    """Write config.json into a new workdir; ValueError where one of another config lies there."""
-    path = workdir / "config.json"
-    now = json.loads(config.to_json())
-    if path.is_file():
-        before = json.loads(path.read_text())
-        ours, theirs = flatten_dict(now, sep="."), flatten_dict(before, sep=".")
-        names = sorted(n for n in ours.keys() | theirs.keys() if ours.get(n) != theirs.get(n))
-        if names:
-            raise ValueError(
-                f"{workdir} belongs to another config: "
-                + ", ".join(f"{n} is {theirs.get(n)!r} there, {ours.get(n)!r} here" for n in names)
-                + "; choose another --workdir, or remove that one"
-            )
-        return
+def claim(workdir: Path, config: dict[str, Any], record: dict[str, Any]) -> None:
+    """Write config.json and data.json into a new workdir.
+
+    ValueError, naming what differs, where a run of another config or on other data lies there.
+    """
+    ours = {"config.json": config, "data.json": json.loads(json.dumps(record))}
+    for name, now in ours.items():
+        if (workdir / name).is_file():
+            before = flatten_dict(json.loads((workdir / name).read_text()), sep=".")
+            now = flatten_dict(now, sep=".")
+            fields = sorted(f for f in before.keys() | now.keys() if before.get(f) != now.get(f))
+            if fields:
+                raise ValueError(
+                    f"{workdir} belongs to another {name.removesuffix('.json')}: "
+                    + ", ".join(
+                        f"{f} is {before.get(f)!r} there, {now.get(f)!r} here" for f in fields
+                    )
+                    + "; choose another --workdir, or remove that one"
+                )
     workdir.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(now, indent=2) + "\n")
+    for name, now in ours.items():
+        partial = workdir / f"{name}.tmp"
+        partial.write_text(json.dumps(now, indent=1) + "\n")
+        partial.replace(workdir / name)

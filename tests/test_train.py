@@ -151,11 +151,13 @@ def test_a_run_killed_in_the_middle_of_a_save_goes_on_bit_for_bit(tmp_path):
     assert losses_of(whole) == losses_of(killed)
 
 
-@pytest.mark.parametrize("phase", ["pretrain", "meta"])
-def test_two_devices_equal_one(phase, source, tmp_path):
+@pytest.mark.parametrize(
+    ("phase", "fields"), [("pretrain", {}), ("pretrain", {"d_steps": 3}), ("meta", {})]
+)
+def test_two_devices_equal_one(phase, fields, source, tmp_path):
     devices = jax.devices()
     assert len(devices) == 2
-    config = small(phase, source)
+    config = small(phase, source, **fields)
     states = []
     for n in (1, 2):
         workdir = tmp_path / str(n)
@@ -297,6 +299,19 @@ class TestBadInput:
             ValueError, match=r"belongs to another config: loss is 'non_sat.*'hinge'"
         ):
             train.prepare(small("pretrain", source, loss="hinge"), tmp_path)
+
+    def test_a_workdir_of_other_data(self, source, tmp_path, monkeypatch):
+        """The same config, but what is behind its names has changed since."""
+        train.prepare(small("pretrain", source), tmp_path)
+        load = train.build.data.load
+
+        def changed(*args, **options):
+            found = load(*args, **options)
+            return found._replace(images=np.roll(found.images, 1, axis=1))
+
+        monkeypatch.setattr(train.build.data, "load", changed)
+        with pytest.raises(ValueError, match=r"another data: data.train.fingerprint is '\w{12}'"):
+            train.prepare(small("pretrain", source), tmp_path)
 
     @pytest.mark.parametrize(
         ("argv", "message"),
