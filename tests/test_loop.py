@@ -1,0 +1,96 @@
+"""The loop knows nothing of GANs: here it runs a step that counts."""
+
+import json
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fsgan import loop
+
+
+@flax.struct.dataclass
+class Counter:
+    step: jax.Array
+    params: jax.Array
+
+
+def job(**changes) -> loop.Job:
+    def step(state, batch):
+        after = state.replace(step=state.step + 1, params=state.params + batch.sum())
+        return after, {"batch": batch.sum(), "total": after.params}
+
+    fields = {
+        "phase": "count",
+        "init": lambda: Counter(jnp.int32(0), jnp.float32(0)),
+        "step": step,
+        "sample": lambda key, data: data + jax.random.uniform(key, (4,)),
+        "data": jnp.arange(4.0),
+        "data_key": jax.random.key(3),
+        "observe": lambda state, log, last: {},
+        "record": {},
+    }
+    return loop.Job(**{**fields, **changes})
+
+
+def numbers(workdir, name):
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return [line[name] for line in lines if name in line]
+
+
+EVERY = {"report_every": 1, "observe_every": 2, "save_every": 2}
+
+
+def test_every_step_has_a_batch_of_its_own_decided_by_its_number(tmp_path):
+    assert loop.run(job(), tmp_path, steps=6, **EVERY)
+    sums = numbers(tmp_path, "batch")
+    assert len(set(sums)) == 6
+    expected = [
+        6 + jax.random.uniform(jax.random.fold_in(jax.random.key(3), i), (4,)).sum()
+        for i in range(6)
+    ]
+    np.testing.assert_allclose(sums, expected, rtol=1e-5)
+    np.testing.assert_allclose(numbers(tmp_path, "total"), np.cumsum(expected), rtol=1e-5)
+
+
+@pytest.mark.parametrize("report_every", [2, 4])
+def test_reports_are_means_and_the_end_need_not_divide(tmp_path, report_every):
+    every = {"report_every": report_every, "observe_every": 4, "save_every": 4}
+    assert loop.run(job(), tmp_path, steps=5, **every)
+    (tmp_path / "one").mkdir()
+    assert loop.run(job(), tmp_path / "one", steps=5, **EVERY)
+    each, means = numbers(tmp_path / "one", "batch"), numbers(tmp_path, "batch")
+    ends = [*range(report_every, 5, report_every), 5]
+    begins = [0, *ends[:-1]]
+    expected = [np.mean(each[a:b]) for a, b in zip(begins, ends, strict=True)]
+    np.testing.assert_allclose(means, expected, rtol=1e-5)
+
+
+def test_observed_at_its_times_and_the_best_is_kept(tmp_path):
+    seen = []
+
+    def observe(state, log, last):
+        seen.append((int(state.step), last))
+        return {"score": abs(int(state.step) - 4.0)}
+
+    watched = job(observe=observe, score="score")
+    assert loop.run(watched, tmp_path, steps=10, **EVERY, keep=1)
+    assert seen == [(0, False), (2, False), (4, False), (6, False), (8, False), (10, True)]
+    checkpoints = loop.Checkpoints(tmp_path / "checkpoints", keep=1)
+    assert (checkpoints.best(), checkpoints.latest(), checkpoints.steps()) == (4, 10, [4, 10])
+
+
+def test_a_finished_run_is_not_run_again(tmp_path, capsys):
+    assert loop.run(job(), tmp_path, steps=2, **EVERY)
+    before = (tmp_path / "metrics.jsonl").read_text()
+    assert loop.run(job(), tmp_path, steps=2, **EVERY)
+    assert (tmp_path / "metrics.jsonl").read_text() == before
+
+
+def test_compilation_is_reported_once_for_each_length(tmp_path, capsys):
+    assert loop.run(job(), tmp_path, steps=6, **EVERY)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("count ")]
+    assert "compiled in" in lines[1]
+    assert sum("compiled in" in line for line in lines) == 1
