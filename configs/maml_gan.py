@@ -28,15 +28,17 @@ def get_config(arg: str = ""):
     config.steps = int(fields.get("steps", 2_400))
     learner = importlib.import_module(f"fsgan.meta.{chosen.get('learner', 'reptile')}")
     config.learner = base.plugin(learner, steps=10)  # inner steps while training
-    if "first_order_steps" in config.learner:
-        # From scratch, exact second order learns nothing: the first discriminators give no
-        # direction worth adapting along. First order with the losses of all inner steps does.
-        config.steps = int(fields.get("steps", 1_500))
-        config.learner.steps = 8
-        config.learner.first_order_steps = config.steps * 9 // 10
-        config.learner.multi_step_steps = config.steps
     config.inner = base.optimizer("sgd", 0.1, d_lr=0.01, clip=30.0)
     config.outer = base.optimizer("adam", 1e-3, b1=0.5, schedule="cosine")
+    if config.learner.name == "maml":  # Reptile first, then first order, then exact
+        config.steps = int(fields.get("steps", 2_200))
+        config.learner.update(
+            steps=8,
+            warm_up_steps=config.steps * 20 // 22,
+            first_order_steps=config.steps * 21 // 22,
+        )
+        # The three directions differ in length: forget the last one's soon, and cut off the peaks.
+        config.outer.update(b2=0.99, clip=10.0)
     config.tasks = 4  # per outer step
     config.chunk = 0  # tasks at a time; 0: one per device on a CPU, all elsewhere
     config.shots = 5  # support images of a task
@@ -52,4 +54,6 @@ def get_config(arg: str = ""):
         config.steps, config.report_every, config.observe_every, config.save_every = 4, 2, 4, 2
         config.nets.width, config.tasks, config.adapt_steps, config.show = 4, 2, 2, (1, 2)
         config.learner.steps, config.eval_classes = 2, 8
+        if config.learner.name == "maml":
+            config.learner.update(warm_up_steps=1, first_order_steps=2)
     return base.assign(config, fields)

@@ -1,6 +1,7 @@
 """Meta-learners: exact gradients in float64, identities between them, and means over tasks."""
 
 import importlib
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -117,6 +118,16 @@ def test_first_order_is_the_query_gradient_at_the_adapted_parameters(key):
     exact, _ = jax.jit(maml.make(game, tx, steps=3))(params, key, episode, jnp.int32(0))
     allclose(later, exact, rtol=1e-9)
     assert not np.allclose(first.g["head"]["bias"], exact.g["head"]["bias"], rtol=1e-3)
+
+
+def test_warm_up_is_reptile(key):
+    game, tx = toys.game(), toys.sgd(0.2)
+    params, episode = toys.params(key, game), episodes(key)
+    learner = jax.jit(maml.make(game, tx, steps=3, warm_up_steps=5, first_order_steps=6))
+    back, _ = reptile.make(game, tx, steps=3)(params, key, episode, jnp.int32(4))
+    allclose(learner(params, key, episode, jnp.int32(4))[0], back, rtol=1e-9, atol=1e-12)
+    stages = [learner(params, key, episode, jnp.int32(t))[0].g["head"]["bias"] for t in (4, 5, 6)]
+    assert not any(np.allclose(a, b) for a, b in itertools.pairwise(stages))
 
 
 def test_multi_step_loss_counts_every_inner_step(key):

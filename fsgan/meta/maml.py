@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from fsgan import gan, tasks
+from fsgan.meta import reptile
 from fsgan.types import Array, Episode, Game, Pair
 
 
@@ -14,6 +15,7 @@ def make(
     tx: Pair,
     *,
     steps: int,
+    warm_up_steps: int = 0,
     first_order_steps: int = 0,
     multi_step_steps: int = 0,
     unroll: int = 1,
@@ -26,9 +28,11 @@ def make(
     Args:
       game, tx: what is played inside and the inner optimizers.
       steps: number of inner steps.
-      first_order_steps: for so many outer steps the inner updates count as constants (FOMAML), then
-        the gradient is exact: derivative-order annealing (Antoniou et al. 2019). 0 is MAML from the
-        start, at least as many as there are outer steps is FOMAML.
+      warm_up_steps: until this outer step the direction is Reptile's: from scratch the exact
+        gradient learns nothing, because the first discriminators are not worth adapting along.
+      first_order_steps: until this outer step the inner updates count as constants (FOMAML), then
+        the gradient is exact: derivative-order annealing (Antoniou et al. 2019). 0 is exact from
+        the start, at least as many as there are outer steps is FOMAML.
       multi_step_steps: for so many outer steps the query losses after all inner steps count, the
         last one ever more (`step_weights`); 0 is the loss after the last inner step alone.
       unroll: inner steps per iteration of the compiled loop.
@@ -73,13 +77,15 @@ def make(
 
         return gradient
 
+    follow = reptile.make(game, tx, steps=steps)
     first, exact = meta_gradient(True), meta_gradient(False)
 
     def gradient(params: Pair, key: Array, episode: Episode, step: Array):
         args = params, key, episode, step
-        if first_order_steps == 0:
+        if warm_up_steps == first_order_steps == 0:
             return exact(*args)
-        return jax.lax.cond(step < first_order_steps, first, exact, *args)
+        stage = jnp.where(step < warm_up_steps, 0, jnp.where(step < first_order_steps, 1, 2))
+        return jax.lax.switch(stage, (follow, first, exact), *args)
 
     return gradient
 
