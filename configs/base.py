@@ -11,6 +11,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+import fsgan.data
 from fsgan import plugins
 
 
@@ -26,8 +27,10 @@ def base_config(phase: str, name: str) -> ConfigDict:
     config.data.name = "glyphs"  # a file of fsgan/data, any image set of TFDS, or folder:PATH
     config.data.size = (28, 28)  # height and width, both divisible by 4
     config.data.channels = placeholder(int)  # 1, 3 or 4; None: as the data come
-    config.data.classes = placeholder(tuple)  # keep these classes alone (names or numbers)
-    config.data.exclude = placeholder(tuple)  # leave these classes out
+    config.data.classes = placeholder(object)  # keep these classes alone: names or numbers
+    config.data.exclude = placeholder(object)  # leave these classes out
+    for option in source_options():  # the sources' own, such as min_images or skip_bad
+        config.data[option] = placeholder(object)
 
     config.nets = ConfigDict()
     config.nets.name = "dcgan"  # a file of fsgan/nets
@@ -47,6 +50,13 @@ def base_config(phase: str, name: str) -> ConfigDict:
     config.save_every = 500  # checkpoints between them
     config.keep = 3  # last checkpoints kept, besides the best
     return config
+
+
+def source_options() -> set[str]:
+    """The options of all data sources but those that their name in the config stands for."""
+    sources = (plugins.find(fsgan.data, name) for name in plugins.names(fsgan.data))
+    options = {name for source in sources for name in plugins.defaults(source.load)}
+    return options - {"path", "dataset"}
 
 
 def like_source(config: ConfigDict) -> None:
