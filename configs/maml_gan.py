@@ -25,20 +25,15 @@ def get_config(arg: str = ""):
     # few steps still learn what is particular to a task. The losses with a sigmoid saturate: at the
     # same budget the non-saturating one left adaptation without effect.
     config.loss, config.penalty.gradient_penalty = "wasserstein", 10.0
-    config.steps = int(fields.get("steps", 2_400))
-    learner = importlib.import_module(f"fsgan.meta.{chosen.get('learner', 'reptile')}")
-    config.learner = base.plugin(learner, steps=10)  # inner steps while training
+    config.steps = int(fields.get("steps", 2_200))
+    learner = importlib.import_module(f"fsgan.meta.{chosen.get('learner', 'maml')}")
+    config.learner = base.plugin(learner, steps=8)  # inner steps while training
+    if config.learner.name == "maml":  # Reptile's direction first, then first order, then exact
+        config.learner.warm_up_steps = config.steps * 20 // 22
+        config.learner.first_order_steps = config.steps * 21 // 22
     config.inner = base.optimizer("sgd", 0.1, d_lr=0.01, clip=30.0)
-    config.outer = base.optimizer("adam", 1e-3, b1=0.5, schedule="cosine")
-    if config.learner.name == "maml":  # Reptile first, then first order, then exact
-        config.steps = int(fields.get("steps", 2_200))
-        config.learner.update(
-            steps=8,
-            warm_up_steps=config.steps * 20 // 22,
-            first_order_steps=config.steps * 21 // 22,
-        )
-        # The three directions differ in length: forget the last one's soon, and cut off the peaks.
-        config.outer.update(b2=0.99, clip=10.0)
+    # MAML's three directions differ in length: b2 forgets the last one's soon, clip cuts the peaks.
+    config.outer = base.optimizer("adam", 1e-3, b1=0.5, b2=0.99, clip=10.0, schedule="cosine")
     config.tasks = 4  # per outer step
     config.chunk = 0  # tasks at a time; 0: one per device on a CPU, all elsewhere
     config.shots = 5  # support images of a task
