@@ -30,8 +30,8 @@ def get_config(arg: str = ""):
     config.penalty.r1 = 0.1
     config.optimizer = base.optimizer("adam", 2e-4, b1=0.5, b2=0.99)
     config.ema_decay = 0.98  # few steps want a short memory
-    config.steps = 500
-    config.observe_every = 100
+    config.steps = 1_000
+    config.observe_every = 200
     config.save_every = 100
     if chosen.get("size") == "smoke":
         config.steps, config.report_every, config.observe_every, config.save_every = 4, 2, 4, 2
