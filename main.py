@@ -21,6 +21,8 @@ def fail(error: Exception, code: int) -> None:
     text = str(error)
     if error.args and isinstance(error.args[0], KeyError):  # of ml_collections: the nearest field
         text = f"unknown config field {error.args[0].args[0]}"
+    elif "Traceback" in text:  # of a config file, wrapped by absl: its last line says what is wrong
+        text = text.strip().splitlines()[-1].partition(": ")[2]
     print(f"error: {' '.join(text.split())}", file=sys.stderr)
     sys.exit(code)
 
@@ -48,7 +50,7 @@ def main(argv: list[str]) -> None:
     workdir = Path(WORKDIR.value or Path("runs") / config.name)
     try:
         job = train.prepare(config, workdir)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         fail(error, 2)
     try:
         loop.run(job, workdir, **train.intervals(config))

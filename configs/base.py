@@ -20,7 +20,7 @@ def base_config(phase: str, name: str) -> ConfigDict:
     config = ConfigDict()
     config.phase = phase  # pretrain, transfer or meta
     config.name = name  # the default workdir is runs/<name>
-    config.seed = 0  # of the run: parameters, latents, batches; not of the split of the data
+    config.seed = 0  # of the run: parameters, latents, batches, target images, held-out episodes
     config.init_from = ""  # workdir of a finished run to start from
 
     config.data = ConfigDict()
@@ -46,8 +46,8 @@ def base_config(phase: str, name: str) -> ConfigDict:
 
     config.steps = 10_000
     config.report_every = 50  # steps per dispatch and report line
-    config.observe_every = 1_000  # pictures and scores, and a checkpoint
-    config.save_every = 500  # checkpoints between them
+    config.observe_every = 1_000  # pictures and scores, with which a checkpoint is saved, too
+    config.save_every = 500  # checkpoints
     config.keep = 3  # last checkpoints kept, besides the best
     return config
 
@@ -107,22 +107,37 @@ def assign(config: ConfigDict, fields: dict[str, str]) -> ConfigDict:
     return config
 
 
+def sources() -> list[str]:
+    """The data sources that are a word of their own; any other is given as data=NAME."""
+    return [name for name in plugins.names(fsgan.data) if name not in ("folder", "tfds")]
+
+
 def words(arg: str, **choices: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
     """Sort the comma-separated words after the colon: `omniglot,width=64`.
 
-    Each bare word belongs to the first of `choices` that has it; `key=value` is kept as it is.
-    Returns ({kind: word}, {key: value}); ValueError, listing all words, for any other.
+    Each bare word belongs to the first of `choices` that has it, folder:PATH to `data`; `key=value`
+    is kept as it is. Returns ({kind: word}, {key: value}); ValueError, listing all words, for any
+    other.
     """
     chosen, fields = {}, {}
-    for word in filter(None, re.split(r",(?![^(]*\))", arg)):  # commas in (...) belong to a value
+    # Commas within brackets belong to a value.
+    for word in filter(None, re.split(r",(?![^(\[]*[)\]])", arg)):
         key, equals, value = word.partition("=")
         if equals:
             fields[key] = value
             continue
         kind = next((kind for kind, names in choices.items() if word in names), None)
+        if word.startswith("folder:"):
+            kind = "data"
         if kind is None:
-            raise plugins.unknown("word", word, [w for names in choices.values() for w in names])
+            known = [w for names in choices.values() for w in names]
+            raise ValueError(f"{plugins.unknown('word', word, known)}; any other data: data=NAME")
         if kind in chosen:
             raise ValueError(f"{chosen[kind]!r} and {word!r} are both a {kind}: give one")
         chosen[kind] = word
     return chosen, fields
+
+
+def run_name(config_name: str, chosen: dict[str, str]) -> str:
+    """The default workdir under runs/: the config's name and its words."""
+    return re.sub(r"[^\w.-]+", "-", "_".join([config_name, *chosen.values()]))

@@ -8,7 +8,6 @@ python main.py --config=configs/maml_gan.py:reptile,omniglot,tasks=16,inner.lr=0
 
 import importlib
 
-import fsgan.data
 import fsgan.meta
 from configs import base
 from fsgan import plugins
@@ -16,21 +15,27 @@ from fsgan import plugins
 
 def get_config(arg: str = ""):
     chosen, fields = base.words(
-        arg, learner=plugins.names(fsgan.meta), data=plugins.names(fsgan.data), size=["smoke"]
+        arg,
+        learner=plugins.names(fsgan.meta),
+        order=["first_order", "second_order"],  # of MAML; by default the one, then the other
+        data=base.sources(),
+        size=["smoke"],
     )
-    config = base.base_config("meta", "_".join(["maml_gan", *chosen.values()]))
+    config = base.base_config("meta", base.run_name("maml_gan", chosen))
     config.data.name = chosen.get("data", "glyphs")
 
     # A critic's loss keeps its slope however well it tells real from generated images, so that a
     # few steps still learn what is particular to a task. The losses with a sigmoid saturate: at the
     # same budget the non-saturating one left adaptation without effect.
     config.loss, config.penalty.gradient_penalty = "wasserstein", 10.0
-    config.steps = int(fields.get("steps", 2_200))
+    config.steps = 2_200
     learner = importlib.import_module(f"fsgan.meta.{chosen.get('learner', 'maml')}")
     config.learner = base.plugin(learner, steps=8)  # inner steps while training
     if config.learner.name == "maml":  # Reptile's direction first, then first order, then exact
-        config.learner.warm_up_steps = config.steps * 20 // 22
-        config.learner.first_order_steps = config.steps * 21 // 22
+        total = config.get_oneway_ref("steps")
+        ends = {"first_order": total, "second_order": total * 20 // 22, None: total * 21 // 22}
+        config.learner.warm_up_steps = total * 20 // 22
+        config.learner.first_order_steps = ends[chosen.get("order")]
     config.inner = base.optimizer("sgd", 0.1, d_lr=0.01, clip=30.0)
     # MAML's three directions differ in length: b2 forgets the last one's soon, clip cuts the peaks.
     config.outer = base.optimizer("adam", 1e-3, b1=0.5, b2=0.99, clip=10.0, schedule="cosine")

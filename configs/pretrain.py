@@ -1,21 +1,18 @@
 """Train a GAN on all images of a data set: a source for transfer, or a baseline.
 
-python main.py --config=configs/pretrain.py                  glyphs
-python main.py --config=configs/pretrain.py:mnist            any source of fsgan/data
-python main.py --config=configs/pretrain.py:mnist,resnet,exclude=(9,)
-python main.py --config=configs/pretrain.py:data=folder:PATH
+python main.py --config=configs/pretrain.py                    glyphs
+python main.py --config=configs/pretrain.py:mnist,resnet,data.exclude=9
+python main.py --config=configs/pretrain.py:data=cifar10       any image set of TFDS
+python main.py --config=configs/pretrain.py:folder:PATH        your own images
 """
 
-import fsgan.data
 from configs import base
-from fsgan import nets, plugins
+from fsgan import nets
 
 
 def get_config(arg: str = ""):
-    chosen, fields = base.words(
-        arg, data=plugins.names(fsgan.data), nets=nets.names(), size=["smoke"]
-    )
-    config = base.base_config("pretrain", "_".join(["pretrain", *chosen.values()]))
+    chosen, fields = base.words(arg, data=base.sources(), nets=nets.names(), size=["smoke"])
+    config = base.base_config("pretrain", base.run_name("pretrain", chosen))
     config.data.name = chosen.get("data", "glyphs")
     config.nets.name = chosen.get("nets", "dcgan")
     config.batch = 64

@@ -1,14 +1,12 @@
 """Adapt a pretrained GAN to a few target images; networks and image size are the source's.
 
-    python main.py --config=configs/pretrain.py:mnist,data.exclude=(9,) --workdir=runs/digits
-    python main.py --config=configs/transfer.py:mnist,data.classes=(9,),shots=10 \
-        --config.init_from=runs/digits
-    python main.py --config=configs/transfer.py:freeze_d,data=folder:PATH,init_from=runs/digits
+python main.py --config=configs/pretrain.py:mnist,data.exclude=9 --workdir=runs/digits
+python main.py --config=configs/transfer.py:mnist,data.classes=9 --config.init_from=runs/digits
+python main.py --config=configs/transfer.py:freeze_d,folder:PATH --config.init_from=runs/digits
 """
 
 import importlib
 
-import fsgan.data
 import fsgan.transfer
 from configs import base
 from fsgan import plugins
@@ -16,9 +14,9 @@ from fsgan import plugins
 
 def get_config(arg: str = ""):
     chosen, fields = base.words(
-        arg, method=plugins.names(fsgan.transfer), data=plugins.names(fsgan.data), size=["smoke"]
+        arg, method=plugins.names(fsgan.transfer), data=base.sources(), size=["smoke"]
     )
-    config = base.base_config("transfer", "_".join(["transfer", *chosen.values()]))
+    config = base.base_config("transfer", base.run_name("transfer", chosen))
     base.like_source(config)
     config.data.name = chosen.get("data")
     method = importlib.import_module(f"fsgan.transfer.{chosen.get('method', 'finetune')}")

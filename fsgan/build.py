@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +16,8 @@ import optax
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from fsgan import checkpoint, data, gan, losses, nets, plugins
+from fsgan import checkpoint, data, gan, losses, nets, optim, plugins
+from fsgan.images import take_classes
 from fsgan.types import Game, Images, Method, Pair
 
 
@@ -52,9 +54,7 @@ def make_optimizers(config: ConfigDict, steps: int) -> Pair:
 
     def one(rate: float) -> optax.GradientTransformation:
         tx = make(SCHEDULES[config.schedule](rate, steps), **options)
-        return (
-            tx if config.clip is None else optax.chain(optax.clip_by_global_norm(config.clip), tx)
-        )
+        return tx if config.clip is None else optax.chain(optim.clip_by_norm(config.clip), tx)
 
     return Pair(one(config.lr), one(config.lr if config.d_lr is None else config.d_lr))
 
@@ -78,13 +78,47 @@ def make_plugin(package: ModuleType, config: ConfigDict, *args: Any) -> Any:
     return module.make(*args, **options)
 
 
-def load_data(config: ConfigDict, split: str, image_shape=None) -> Images:
-    """The images of `config.data`, in the size and channels of the config or of `image_shape`."""
+def load_data(config: ConfigDict, split: str, *others: str) -> list[Images]:
+    """The images of `split`, and those of other splits in the same size and channels.
+
+    `data.classes` and `data.exclude` choose among the classes of `split`; they hold for another
+    split, too, where it has the same classes, whereas held-out classes are left as they are.
+    """
+    options = given(config.data, without=("name", "size", "channels", "classes", "exclude"))
+    chosen = config.data.classes, config.data.exclude or ()
     size, channels = tuple(config.data.size), config.data.channels
-    if image_shape is not None:
-        size, channels = image_shape[:2], image_shape[2]
-    options = given(config.data, without=("name", "size", "channels"))
-    return data.load(config.data.name, split, size=size, channels=channels, **options)
+    whole = data.load(config.data.name, split, size=size, channels=channels, **options)
+    sets, channels = [data.select(whole, *chosen)], whole.images.shape[-1]
+    for other in others:
+        part = data.load(config.data.name, other, size=size, channels=channels, **options)
+        sets.append(data.select(part, *chosen) if part.classes == whole.classes else part)
+    return sets
+
+
+def hold_out(images: Images, seed: int) -> list[Images]:
+    """Split an image set by class, by the seed: train, a tenth for valid, a tenth for test.
+
+    Each has a class at least; ValueError if there are fewer than three.
+    """
+    total = len(images.classes)
+    if total < 3:
+        raise ValueError(
+            f"meta-learning needs 3 classes or more to hold some out, there are {total}"
+        )
+    order, n = np.random.default_rng(seed).permutation(total), max(1, total // 10)
+    return [
+        take_classes(images, np.sort(part)) for part in np.split(order, [total - 2 * n, total - n])
+    ]
+
+
+def check_positive(config: ConfigDict) -> None:
+    """ValueError, naming the field, for a count that is not positive."""
+    fields = flatten_dict(config.to_dict(), sep=".")
+    names = ("batch", "d_steps", "latent", "tasks", "shots", "eval_classes", "adapt_steps", "keep")
+    for name in (*names, "nets.width", "learner.steps"):
+        smallest = 0 if (config.phase, name) == ("transfer", "shots") else 1  # 0: all images
+        if fields.get(name) is not None and fields[name] < smallest:
+            raise ValueError(f"{name} must be at least {smallest}, got {fields[name]}")
 
 
 def keys(config: ConfigDict) -> tuple[jax.Array, ...]:
@@ -127,14 +161,20 @@ def load_source(workdir: Path) -> tuple[dict[str, Any], tuple[int, int, int]]:
     return config, tuple(record["image_shape"])
 
 
-def restore_source(workdir: Path, game: Game) -> Pair:
-    """The trained parameters of a pretraining or meta run, averaged where it kept an average."""
-    params = jax.eval_shape(lambda: gan.init(jax.random.key(0), game))
-    return checkpoint.restore_params(workdir / "checkpoints", params)
+def initial_params(config: ConfigDict, game: Game, key: jax.Array) -> Callable[[], Pair]:
+    """What makes the parameters to begin with: those of `init_from`, averaged where that run kept
+    an average, else fresh ones.
+    """
+    if not config.init_from:
+        return lambda: gan.init(key, game)
+    params = jax.eval_shape(lambda: gan.init(key, game))
+    found = checkpoint.restore_params(Path(config.init_from) / "checkpoints", params)
+    return lambda: found
 
 
-def inherit(config: ConfigDict, source: dict, image_shape: tuple[int, int, int]) -> ConfigDict:
-    """Where the config says None, the data, the networks and the image shape are the source's."""
+def inherit(config: ConfigDict) -> ConfigDict:
+    """Where the config says None, the data, networks and image shape are those of `init_from`."""
+    source, image_shape = load_source(Path(config.init_from))
     config = copy.deepcopy(config)
     defaults = {"latent": source["latent"], "data.name": source["data"]["name"]}
     defaults |= {f"nets.{name}": value for name, value in source["nets"].items()}

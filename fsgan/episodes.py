@@ -65,8 +65,7 @@ def check_pool(pool: Pool, shots: int, queries: int, classes: Sequence[str] = ()
         short = int((count < need).sum())
         raise ValueError(
             f"shots {shots} + queries {queries} = {need} images, but class {name} has only "
-            f"{count[least]} ({short} of {len(count)} classes are too small): ask for fewer, or "
-            f"leave small classes out with min_images={need}"
+            f"{count[least]} ({short} of {len(count)} classes are too small): ask for fewer"
         )
 
 

@@ -124,8 +124,9 @@ def observe_tasks(
             scores = {
                 "energy": pixel_energy(episode.query, images[-1]),
                 "energy_before": pixel_energy(episode.query, images[0]),
-                "energy_floor": pixel_energy(episode.query, episode.support),
             }
+            if len(episode.support) > 1:  # there is no distance to a single image
+                scores["energy_floor"] = pixel_energy(episode.query, episode.support)
             real = jnp.concatenate([episode.support, episode.query])
             sets = {"spread": images[-1], "spread_real": real}
             return to_uint8(images[:, : len(episode.support)]), scores, jax.tree.map(moments, sets)

@@ -156,9 +156,14 @@ def run(
                 if not all_finite(state.params):
                     raise _non_finite("a parameter", done, checkpoints)
                 checkpoints.save(done, state, score=scores.get(job.score))
-        checkpoints.wait()
         if interrupt.signal:
-            log.info(f"{interrupt.signal}: saved step {done}; the same command goes on from there")
+            if done and checkpoints.latest() != done:  # the signal came after the last look at it
+                checkpoints.save(done, state)
+            what = (
+                f"saved step {done}; the same command goes on from there" if done else "no step yet"
+            )
+            log.info(f"{interrupt.signal}: {what}")
+        checkpoints.wait()
     if jax.process_index() == 0:
         curves(workdir)
     return done == steps

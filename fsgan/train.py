@@ -45,14 +45,14 @@ def real_batches(config: ConfigDict) -> Callable[[jax.Array, Pool], jax.Array]:
 def pretrain(config: ConfigDict) -> Job:
     """Train a GAN on all images of a data set."""
     params_key, train_key, data_key, picture_key = build.keys(config)
-    train = build.load_data(config, "train")
+    train, valid = build.load_data(config, "train", "valid")
     game = build.make_game(config, train.images.shape[1:], Method())
     tx = build.make_optimizers(config.optimizer, config.steps)
     sample = real_batches(config)
-    valid = build.load_data(config, "valid", train.images.shape[1:])
+    initial = build.initial_params(config, game, params_key)
     return Job(
         phase="pretrain",
-        init=lambda: gan.start(gan.init(params_key, game), train_key, tx),
+        init=lambda: gan.start(initial(), train_key, tx),
         step=gan.make_step(game, tx, ema_decay=config.ema_decay),
         sample=sample,
         data=episodes.make_pool(train),
@@ -70,18 +70,16 @@ def transfer(config: ConfigDict) -> Job:
         raise ValueError(
             "transfer needs init_from: --config.init_from=runs/pretrain, a finished run"
         )
-    source_dir = Path(config.init_from)
-    config = build.inherit(config, *build.load_source(source_dir))
     method = build.make_plugin(methods, config.method)
 
-    _, train_key, data_key, picture_key = build.keys(config)
-    available = build.load_data(config, config.split)
+    params_key, train_key, data_key, picture_key = build.keys(config)
+    (available,) = build.load_data(config, config.split)
     chosen = build.few(len(available.labels), config.shots, config.seed)
     target = available._replace(images=available.images[chosen], labels=available.labels[chosen])
     game = build.make_game(config, target.images.shape[1:], method)
     tx = build.make_optimizers(config.optimizer, config.steps)
     sample = real_batches(config)
-    source = build.restore_source(source_dir, game)
+    source = build.initial_params(config, game, params_key)()
     pool = episodes.make_pool(target)
 
     def init() -> GANState:
@@ -102,7 +100,7 @@ def transfer(config: ConfigDict) -> Job:
         record={
             **build.record_of(target=target),
             "chosen": chosen.tolist(),
-            "init_from": str(source_dir),
+            "init_from": config.init_from,
         },
     )
 
@@ -112,19 +110,18 @@ def meta(config: ConfigDict) -> Job:
     params_key, train_key, data_key, picture_key = build.keys(config)
     check_devices(config.tasks, "tasks")
     chunk = config.chunk or default_chunk(config.tasks)
-    if config.tasks % chunk:
+    if chunk < 1 or config.tasks % chunk:
+        raise ValueError(f"tasks={config.tasks} cannot be taken {chunk} at a time: use a divisor")
+    if config.queries < 2:
         raise ValueError(
-            f"{config.tasks} tasks cannot be taken {chunk} at a time: choose a divisor"
+            f"queries={config.queries}: the scores compare with 2 query images or more"
         )
-    if min(config.learner.steps, config.adapt_steps) < 1:
-        raise ValueError("learner.steps and adapt_steps must be at least 1")
 
-    train = build.load_data(config, "train")
-    image_shape = train.images.shape[1:]
-    sets = {
-        "train": train,
-        **{s: build.load_data(config, s, image_shape) for s in ("valid", "test")},
-    }
+    parts = build.load_data(config, "train", "valid", "test")
+    train, image_shape = parts[0], parts[0].images.shape[1:]
+    if any(set(train.classes) & set(part.classes) for part in parts[1:]):
+        parts = build.hold_out(train, config.seed)  # a source that does not hold classes out
+    sets = dict(zip(("train", "valid", "test"), parts, strict=True))
     pools = {split: episodes.make_pool(part) for split, part in sets.items()}
     shots, queries = config.shots, config.queries
     for split, pool in pools.items():
@@ -144,15 +141,11 @@ def meta(config: ConfigDict) -> Job:
         for split in ("valid", "test")
     )
 
-    source = build.restore_source(Path(config.init_from), game) if config.init_from else None
-
-    def init() -> GANState:
-        params = gan.init(params_key, game) if source is None else source
-        return tasks.start(params, train_key, outer)
+    initial = build.initial_params(config, game, params_key)
 
     return Job(
         phase="meta",
-        init=init,
+        init=lambda: tasks.start(initial(), train_key, outer),
         step=tasks.make_step(gradient, outer, chunk=chunk, ema_decay=config.ema_decay),
         sample=lambda key, pool: episodes.episodes(
             key, pool, config.tasks, shots=shots, queries=queries
@@ -188,33 +181,42 @@ PHASES = {"pretrain": pretrain, "transfer": transfer, "meta": meta}
 def prepare(config: ConfigDict, workdir: Path) -> Job:
     """Check everything that can be checked, claim the workdir, and set up the job.
 
-    Raises ValueError or FileNotFoundError, in one line, for anything that is wrong with the config,
-    with what it names, or with a workdir that belongs to another config.
+    Raises ValueError or OSError, in one line, for anything that is wrong with the config, with what
+    it names, or with a workdir that belongs to another config.
     """
     if config.phase not in PHASES:
         raise plugins.unknown("phase", config.phase, PHASES)
-    loop.check_intervals(**intervals(config))
+    if config.init_from:
+        config = build.inherit(config)
+    build.check_positive(config)
+    loop.check_intervals(**{n: v for n, v in intervals(config).items() if n != "keep"})
     job = PHASES[config.phase](config)
+    state = jax.eval_shape(job.init)  # finds what does not fit together, without compiling it
+    jax.eval_shape(job.step, state, jax.eval_shape(job.sample, job.data_key, job.data))
     claim(workdir, json.loads(config.to_json()), job.record)
     return job
 
 
 def intervals(config: ConfigDict) -> dict[str, int]:
-    names = ("steps", "report_every", "observe_every", "save_every")
+    """The arguments of `loop.run` that a config has."""
+    names = ("steps", "report_every", "observe_every", "save_every", "keep")
     return {name: config[name] for name in names}
 
 
 def claim(workdir: Path, config: dict[str, Any], record: dict[str, Any]) -> None:
     """Write config.json and data.json into a new workdir.
 
-    ValueError, naming what differs, where a run of another config or on other data lies there.
+    ValueError, naming what differs, where a run of another config or on other data lies there. One
+    that has not saved anything yet has nothing to lose, and is replaced.
     """
     ours = {"config.json": config, "data.json": json.loads(json.dumps(record))}
+    begun = any(path.name.isdigit() for path in (workdir / "checkpoints").glob("*"))
     for name, now in ours.items():
-        if (workdir / name).is_file():
+        if begun and (workdir / name).is_file():
             before = flatten_dict(json.loads((workdir / name).read_text()), sep=".")
             now = flatten_dict(now, sep=".")
             fields = sorted(f for f in before.keys() | now.keys() if before.get(f) != now.get(f))
+            fields = [f for f in fields if not f.endswith(".classes")]  # the fingerprint tells
             if fields:
                 raise ValueError(
                     f"{workdir} belongs to another {name.removesuffix('.json')}: "

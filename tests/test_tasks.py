@@ -11,7 +11,7 @@ import pytest
 import toys
 
 import fsgan.meta
-from fsgan import Episode, Method, Pair, gan, losses, plugins, subspaces, tasks
+from fsgan import Episode, Method, Pair, gan, losses, optim, plugins, subspaces, tasks
 from fsgan.meta import maml, reptile
 
 
@@ -128,6 +128,16 @@ def test_warm_up_is_reptile(key):
     allclose(learner(params, key, episode, jnp.int32(4))[0], back, rtol=1e-9, atol=1e-12)
     stages = [learner(params, key, episode, jnp.int32(t))[0].g["head"]["bias"] for t in (4, 5, 6)]
     assert not any(np.allclose(a, b) for a, b in itertools.pairwise(stages))
+
+
+def test_clipping_is_optax_with_finite_derivatives_at_zero(key):
+    tree = {"a": jax.random.normal(key, (3,)), "b": jax.random.normal(key, (2, 2))}
+    for largest in (0.5, 1e3):
+        clip, oracle = optim.clip_by_norm(largest), optax.clip_by_global_norm(largest)
+        state = clip.init(tree)
+        allclose(clip.update(tree, state)[0], oracle.update(tree, oracle.init(tree))[0], rtol=1e-9)
+    slope = jax.grad(lambda x: clip.update({"a": x}, state)[0]["a"].sum())(jnp.zeros(3))
+    assert np.isfinite(slope).all()
 
 
 def test_multi_step_loss_counts_every_inner_step(key):

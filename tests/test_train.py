@@ -235,6 +235,32 @@ def test_a_run_leaves_what_a_person_wants_to_see(phase, source, tmp_path):
     assert all(len(part["fingerprint"]) == 12 for part in record["data"].values())
 
 
+def test_meta_holds_classes_out_where_the_source_does_not(source, tmp_path):
+    """An own folder of classes, and one shot: valid and test are classes that train has not."""
+    from PIL import Image
+
+    noise = np.random.default_rng(0)
+    for i in range(10):
+        (tmp_path / f"images/{i}").mkdir(parents=True)
+        for j in range(4):
+            pixels = noise.integers(0, 256, (28, 28), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / f"images/{i}/{j}.png")
+    name = f"folder:{tmp_path / 'images'}"
+    config = small("meta", source, **{"data.name": name, "shots": 1, "steps": 2})
+    assert run(config, tmp_path / "run")
+    parts = json.loads((tmp_path / "run" / "data.json").read_text())["data"]
+    classes = [set(parts[split]["classes"]) for split in ("train", "valid", "test")]
+    assert [len(c) for c in classes] == [8, 1, 1]
+    assert set.union(*classes) == {str(i) for i in range(10)}
+
+
+def test_classes_are_chosen_in_the_training_split_where_others_are_held_out(source, tmp_path):
+    config = small("pretrain", source, **{"data.exclude": "Greek"})
+    record = train.prepare(config, tmp_path).record["data"]
+    assert not any(name.startswith("Greek") for name in record["train"]["classes"])
+    assert record["valid"]["classes"]
+
+
 class TestBadInput:
     """Each is one line that says what to do, before anything long starts."""
 
@@ -261,12 +287,20 @@ class TestBadInput:
             ("meta", {"shots": 50}, r"shots 50 \+ queries 3 = 53 images, but class"),
             ("meta", {"learner.steps": 0}, "learner.steps"),
             ("meta", {"chunk": 3}, "cannot be taken 3 at a time"),
+            ("meta", {"chunk": -1}, "cannot be taken -1 at a time"),
+            ("meta", {"queries": 1}, "2 query images or more"),
+            ("pretrain", {"batch": 0}, "batch must be at least 1"),
+            ("pretrain", {"nets.width": 0}, "nets.width must be at least 1"),
+            ("pretrain", {"keep": 0}, "keep must be at least 1"),
+            ("pretrain", {"init_from": "nowhere"}, "'nowhere' holds no run"),
+            ("transfer", {"method.name": "freeze_d", "method.blocks": 8}, "no layer 'block2'"),
             ("meta", {"show": (1, 3)}, "only steps 0 to 2"),
         ],
     )
     def test_config(self, phase, fields, message, source, tmp_path):
         config = small(phase, source)
-        config.update_from_flattened_dict(fields)
+        with config.unlocked():
+            config.update_from_flattened_dict(fields)
         with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
             train.prepare(config, tmp_path / "run")
         assert "\n" not in str(error.value)
@@ -287,7 +321,8 @@ class TestBadInput:
             train.prepare(config, tmp_path / "run")
 
     def test_a_workdir_of_another_config(self, source, tmp_path):
-        train.prepare(small("pretrain", source), tmp_path)
+        train.prepare(small("pretrain", source, loss="minimax"), tmp_path)
+        assert run(small("pretrain", source), tmp_path)  # nothing was saved: nothing is lost
         train.prepare(small("pretrain", source), tmp_path)  # the same one is welcome
         with pytest.raises(
             ValueError, match=r"belongs to another config: loss is 'non_sat.*'hinge'"
@@ -296,7 +331,7 @@ class TestBadInput:
 
     def test_a_workdir_of_other_data(self, source, tmp_path, monkeypatch):
         """The same config, but what is behind its names has changed since."""
-        train.prepare(small("pretrain", source), tmp_path)
+        assert run(small("pretrain", source), tmp_path)
         load = train.build.data.load
 
         def changed(*args, **options):
@@ -327,4 +362,5 @@ class TestBadInput:
         assert result.returncode == 2, result.stderr
         assert message in result.stderr
         assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+        assert "Traceback" not in result.stderr
         assert not (tmp_path / "run").exists()

@@ -1,11 +1,11 @@
 """Every file of fsgan/transfer keeps the contract; and what makes each method that method."""
 
 import importlib
+import inspect
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import toys
 
@@ -61,7 +61,7 @@ class TestEveryMethod:
 
     def test_every_option_has_a_default(self, name):
         module = importlib.import_module(f"fsgan.transfer.{name}")
-        plugins.check_options(module.make, plugins.defaults(module.make), name)
+        assert set(inspect.signature(module.make).parameters) == set(plugins.defaults(module.make))
         assert module.__doc__
 
 
@@ -77,8 +77,7 @@ def test_freeze_d_keeps_the_first_blocks_of_the_discriminator(key):
     assert equal(end.d["block0"], source.d["block0"])
     assert not equal(end.d["head"], source.d["head"])
     assert not equal(end.g["block0"], source.g["block0"])
-    moments = optax.adam(1.0).init(state.params.d)[0].mu
-    assert set(moments) == {"head/kernel", "head/bias"}
+    assert set(state.params.d) == {"head/kernel", "head/bias"}
 
 
 def test_freeze_d_beyond_the_network_is_an_error(key):

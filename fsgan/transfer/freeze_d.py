@@ -6,5 +6,7 @@ from fsgan.types import Method, Pair
 
 def make(*, blocks: int = 1) -> Method:
     """Freeze the first `blocks` blocks from the image on; ValueError if there are fewer."""
+    if blocks < 1:
+        raise ValueError(f"freeze_d needs 1 block or more to freeze, got {blocks}")
     frozen = (f"block{i}" for i in range(blocks))
     return Method(subspace=Pair(subspaces.everything, subspaces.freeze(*frozen)))
