@@ -147,7 +147,13 @@ def test_a_run_killed_in_the_middle_of_a_save_goes_on_bit_for_bit(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("phase", "fields"), [("pretrain", {}), ("pretrain", {"d_steps": 3}), ("meta", {})]
+    ("phase", "fields"),
+    [
+        ("pretrain", {}),
+        ("pretrain", {"d_steps": 3}),
+        # Adam would divide by its own rounding errors where a gradient is almost zero.
+        ("meta", {"outer.name": "sgd", "outer.b1": None, "outer.b2": None}),
+    ],
 )
 def test_two_devices_equal_one(phase, fields, source, tmp_path):
     devices = jax.devices()
