@@ -12,10 +12,12 @@ import jax
 import pytest
 
 jax.config.update("jax_disable_most_optimizations", True)  # compiles several times faster
-# What several tests compile is compiled once, in a folder of its own: every run starts cold.
-CACHE = tempfile.TemporaryDirectory(prefix="fsgan-tests-")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE.name  # for the tests that start processes
-jax.config.update("jax_compilation_cache_dir", CACHE.name)
+# What several tests compile is compiled once, in a folder of its own: every run starts cold. The
+# first process makes it; its workers and the processes that tests start inherit it.
+if "FSGAN_TESTS_CACHE" not in os.environ:
+    CACHE = tempfile.TemporaryDirectory(prefix="fsgan-tests-")
+    os.environ["FSGAN_TESTS_CACHE"] = os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE.name
+jax.config.update("jax_compilation_cache_dir", os.environ["FSGAN_TESTS_CACHE"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
