@@ -14,11 +14,13 @@ grad: pretraining, transfer and the inner loop of every meta-learner are the sam
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import optax
 
-from fsgan.types import Array, Game, GANState, Method, Metrics, Pair, Step
+from fsgan.types import Array, Game, GANState, Method, Metrics, Pair, Play, Step
 
 
 def latents(key: Array, n: int, latent: int) -> Array:
@@ -77,33 +79,37 @@ def objectives(game: Game) -> Pair:
     """
     nets, loss, method = game.nets, game.loss, game.method
 
-    def critic(params: Pair, key: Array, memory):
-        return lambda images: nets.d.apply(
-            {"params": params.d}, method.augment(key, images, memory)
-        )
+    def generate(params: Pair, real: Array, key: Array, memory) -> tuple[Play, Callable, Array]:
+        """The play before anybody has judged it, the judge, and a key for the game's penalty."""
+        z_key, augment_key, penalty_key, latents_key, own_key = jax.random.split(key, 5)
+        z = method.latents(latents_key, latents(z_key, len(real), game.latent), memory)
+        fake = nets.g.apply({"params": params.g}, z)
 
-    def generate(params: Pair, key: Array, n: int) -> tuple[Array, Array]:
-        z = latents(key, n, game.latent)
-        return z, nets.g.apply({"params": params.g}, z)
+        def augment(images: Array) -> Array:
+            return method.augment(augment_key, images, memory)
+
+        def judge(images: Array) -> Array:
+            return nets.d.apply({"params": params.d}, augment(images))
+
+        play = Play(params, z, real, fake, None, None, augment, own_key, memory)
+        return play, judge, penalty_key
 
     def g_loss(params: Pair, real: Array, key: Array, memory) -> tuple[Array, Metrics]:
-        z_key, augment_key = jax.random.split(key)
-        z, fake = generate(params, z_key, len(real))
-        judge = critic(params, augment_key, memory)
+        play, judge, _ = generate(params, real, key, memory)
         # Two calls: where the loss does not look at `real`, the compiler drops that one.
-        value = loss.g(judge(real), judge(fake))
-        value = value + method.g_penalty(params.g, z, fake, memory)
+        play = play._replace(on_real=judge(real), on_fake=judge(play.fake))
+        value = method.g_loss(game, play, loss.g(play.on_real, play.on_fake))
         return value, {"g_loss": value}
 
     def d_loss(params: Pair, real: Array, key: Array, memory) -> tuple[Array, Metrics]:
-        z_key, augment_key, penalty_key = jax.random.split(key, 3)
-        _, fake = generate(params, z_key, len(real))
-        judge = critic(params, augment_key, memory)
-        on_real, on_fake = jnp.split(judge(jnp.concatenate([real, fake])), 2)
-        value = loss.d(on_real, on_fake) + method.d_penalty(params.d, real, fake, memory)
+        play, judge, penalty_key = generate(params, real, key, memory)
+        on_real, on_fake = jnp.split(judge(jnp.concatenate([real, play.fake])), 2)
+        play = play._replace(on_real=on_real, on_fake=on_fake)
+        value = method.d_loss(game, play, loss.d(on_real, on_fake))
         if game.penalty is not None:
-            value = value + game.penalty(judge, real, fake, penalty_key)
-        return value, {"d_loss": value, "d_real": on_real.mean(), "d_fake": on_fake.mean()}
+            value = value + game.penalty(judge, real, play.fake, penalty_key)
+        means = {"d_real": on_real.mean(), "d_fake": on_fake.mean()}
+        return value, {"d_loss": value, **means, **method.report(play)}
 
     return Pair(g_loss, d_loss)
 
@@ -114,8 +120,8 @@ def make_step(game: Game, tx: Pair, *, ema_decay: float = 0.999) -> Step:
 
     `real` is [n, h, w, c] in [-1, 1], with d_steps > 1 [d_steps, n, h, w, c]: one batch for each
     discriminator update, the last one also for the generator. The average of the generator warms
-    up as min(ema_decay, (1 + step) / (10 + step)). Metrics are g_loss, d_loss and the mean logits
-    d_real and d_fake.
+    up as min(ema_decay, (1 + step) / (10 + step)). Metrics are g_loss, d_loss, the mean logits
+    d_real and d_fake, and what the method reports.
     """
     players, method, d_steps = objectives(game), game.method, game.d_steps
 
@@ -135,12 +141,14 @@ def make_step(game: Game, tx: Pair, *, ema_decay: float = 0.999) -> Step:
         return state, metrics
 
     def step(state: GANState, real: Array) -> tuple[GANState, Metrics]:
-        batches = real if d_steps > 1 else real[None]
+        before, batches = state, real if d_steps > 1 else real[None]
         keys = jax.random.split(jax.random.fold_in(state.key, state.step), d_steps + 1)
         for batch, key in zip(batches, keys[:-1], strict=True):
             state, d_metrics = update(state, "d", batch, key)
         state, g_metrics = update(state, "g", batches[-1], keys[-1])
-        return average(state, ema_decay), {**g_metrics, **d_metrics}
+        metrics = {**g_metrics, **d_metrics}
+        state = method.finish(game, before, state, batches, metrics)
+        return average(state, ema_decay), metrics
 
     return step
 

@@ -49,23 +49,48 @@ class Subspace(NamedTuple):
 everything = Subspace(split=lambda params: (params, {}), join=lambda trainable, frozen: trainable)
 
 
+class Play(NamedTuple):
+    """What a player's loss was computed from, for the hooks of a method."""
+
+    params: Pair  # full parameters of both networks
+    z: Array  # [n, latent]
+    real: Array  # [n, h, w, c] in [-1, 1], as `fake` is
+    fake: Array  # generated from z
+    on_real: Array  # logits [n] of the augmented real images
+    on_fake: Array  # logits [n] of the augmented generated images
+    augment: Callable[[Array], Array]  # images -> images as the discriminator sees them
+    key: Array  # for the hook's own draws
+    memory: Any
+
+
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """How a GAN is adapted: a subspace, penalties and augmentation. The default is fine-tuning.
+    """How a GAN is adapted: a subspace, and hooks that do nothing unless a method sets them.
 
-    The hooks are pure. The penalties are added to the players' losses, the first argument being the
-    player's full parameters; `memory` is what `start` returned.
+    All hooks are pure. `game` is what is being played, as `extend` returned it; `memory`, part of
+    the state, is what `start` returned and `finish` updates.
     """
 
     subspace: Pair = Pair(everything, everything)  # noqa: RUF009
-    # (source params: Pair, target images, key) -> (params: Pair to start from, memory)
-    start: Callable[[Pair, Array, Array], tuple[Pair, Any]] = lambda params, real, key: (params, {})
-    # (params, latents [n, latent], generated images [n, h, w, c], memory) -> scalar
-    g_penalty: Callable[[Params, Array, Array, Any], Any] = lambda params, z, fake, memory: 0.0
-    # (params, real images, generated images, memory) -> scalar
-    d_penalty: Callable[[Params, Array, Array, Any], Any] = lambda params, real, fake, memory: 0.0
-    # (key, images [n, h, w, c], memory) -> images, applied to all that the discriminator sees
+    # game -> game: networks with parts added, say. Whoever adapts calls it once, before all else;
+    # the networks still take the source's parameters.
+    extend: Callable[[Game], Game] = lambda game: game
+    # (game, source params: Pair, target images, key) -> (params: Pair to start from, memory)
+    start: Callable[..., tuple[Pair, Any]] = lambda game, source, real, key: (source, {})
+    # (key, latents [n, latent], memory) -> latents, of all images generated in training
+    latents: Callable[[Array, Array, Any], Array] = lambda key, z, memory: z
+    # (key, images [n, h, w, c], memory) -> images, of all that the discriminator sees
     augment: Callable[[Array, Array, Any], Array] = lambda key, images, memory: images
+    # (game, play, adversarial loss) -> the player's loss
+    g_loss: Callable[[Game, Play, Array], Array] = lambda game, play, loss: loss
+    d_loss: Callable[[Game, Play, Array], Array] = lambda game, play, loss: loss
+    # play of the discriminator -> scalars to add to the metrics
+    report: Callable[[Play], Metrics] = lambda play: {}
+    # (game, state before, state after, real images [d_steps, n, h, w, c], metrics) -> state after,
+    # at the end of each step: updates the memory, or takes back part of the parameters' update
+    finish: Callable[[Game, GANState, GANState, Array, Metrics], GANState] = (
+        lambda game, before, after, real, metrics: after
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -94,22 +94,47 @@ def test_ema_follows_the_generator_and_warms_up(key, begun):
 
 def test_penalty_and_method_hooks_reach_the_losses(key):
     real = toys.images(key, 5)
-    seen = Method(
-        g_penalty=lambda params, z, fake, memory: 10.0 + memory["extra"] + 0 * fake.sum() * z.sum(),
-        d_penalty=lambda params, real, fake, memory: 20.0,
+    hooked = Method(
+        latents=lambda key, z, memory: 0.5 * z,
         augment=lambda key, images, memory: -images,
+        g_loss=lambda game, play, loss: 2 * loss + play.memory["extra"] + 0 * play.fake.sum(),
+        d_loss=lambda game, play, loss: loss + play.on_real.sum() + play.augment(play.real).sum(),
+        report=lambda play: {"largest": play.on_fake.max()},
     )
-    plain, full = toys.game(), toys.game(method=seen, penalty=losses.penalty(r1=3.0))
-    params, memory = gan.init(key, plain), {"extra": jnp.ones(())}
-    for player, added in (("g", 11.0), ("d", 20.0)):
-        flipped = toys.game(method=Method(augment=seen.augment))
-        base, _ = getattr(gan.objectives(flipped), player)(params, real, key, {})
-        value, _ = getattr(gan.objectives(full), player)(params, real, key, memory)
-        r1 = 0.0
-        if player == "d":
-            critic = lambda x: plain.nets.d.apply({"params": params.d}, -x)  # noqa: E731
-            r1 = losses.penalty(r1=3.0)(critic, real, real, key)
-        np.testing.assert_allclose(value - base, added + r1, rtol=1e-5)
+    game = toys.game(method=hooked, penalty=losses.penalty(r1=3.0))
+    params, memory = gan.init(key, game), {"extra": jnp.ones(())}
+    g_loss, g_metrics = gan.objectives(game).g(params, real, key, memory)
+    d_loss, d_metrics = gan.objectives(game).d(params, real, key, memory)
+
+    z_key = jax.random.split(key, 5)[0]
+    fake = game.nets.g.apply({"params": params.g}, 0.5 * gan.latents(z_key, 5, 3))
+    critic = lambda x: game.nets.d.apply({"params": params.d}, -x)  # noqa: E731
+    on_real, on_fake = critic(real), critic(fake)
+    np.testing.assert_allclose(g_loss, 2 * game.loss.g(on_real, on_fake) + 1, rtol=1e-5)
+    r1 = losses.penalty(r1=3.0)(critic, real, fake, key)
+    expected = game.loss.d(on_real, on_fake) + on_real.sum() - real.sum() + r1
+    np.testing.assert_allclose(d_loss, expected, rtol=1e-5)
+    assert set(g_metrics) == {"g_loss"}
+    np.testing.assert_allclose(d_metrics["largest"], on_fake.max(), rtol=1e-5)
+
+
+def test_finish_sees_the_step_and_decides_what_is_left_of_it(key):
+    def finish(game, before, after, real, metrics):
+        params = after.params._replace(g=before.params.g)
+        memory = {"mean": real.mean(), "loss": metrics["g_loss"] + 0 * before.memory["loss"]}
+        return after.replace(params=params, memory=memory)
+
+    method, tx = Method(finish=finish), toys.sgd()
+    game, real = toys.game(method=method), toys.images(key, 5)
+    memory = {"mean": jnp.zeros(()), "loss": jnp.zeros(())}
+    begun = gan.start(gan.init(key, game), key, tx, method, memory=memory)
+    after, metrics = jax.jit(gan.make_step(game, tx))(begun, real)
+    assert tree_equal(after.params.g, begun.params.g)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6)  # noqa: E731
+    jax.tree.map(close, after.ema.g, begun.params.g)  # averaged is what `finish` returned
+    assert not tree_equal(after.params.d, begun.params.d)
+    np.testing.assert_allclose(after.memory["mean"], real.mean(), rtol=1e-5)
+    assert after.memory["loss"] == metrics["g_loss"]
 
 
 class TestSubspaces:

@@ -1,4 +1,4 @@
-"""Where adaptation may move: `split(params) -> (trainable, frozen)` and its inverse `join`."""
+"""Subspaces that are a choice among the parameters as they are."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from fsgan.types import Params, Subspace, everything
+from fsgan.types import Params, Subspace
 
-__all__ = ["everything", "freeze", "named", "select"]
+nothing = Subspace(split=lambda params: ({}, params), join=lambda trainable, frozen: frozen)
 
 
 def select(trainable: Callable[[str], bool], what: str) -> Subspace:
@@ -31,12 +31,12 @@ def select(trainable: Callable[[str], bool], what: str) -> Subspace:
 
 def named(pattern: str) -> Subspace:
     """The layers whose path matches a regular expression from its start: `named("head|block2")`."""
-    return select(_matcher(pattern), f"the pattern {pattern!r}")
+    return select(matcher(pattern), f"the pattern {pattern!r}")
 
 
 def freeze(*patterns: str) -> Subspace:
     """All layers but those that match one of the patterns; ValueError if one matches nothing."""
-    matchers = {pattern: _matcher(pattern) for pattern in patterns}
+    matchers = {pattern: matcher(pattern) for pattern in patterns}
     rest = select(
         lambda name: not any(match(name) for match in matchers.values()), f"freezing {patterns}"
     )
@@ -51,6 +51,26 @@ def freeze(*patterns: str) -> Subspace:
     return Subspace(split, rest.join)
 
 
-def _matcher(pattern: str) -> Callable[[str], bool]:
+def freeze_blocks(*, first: int = 0, last: int = 0) -> Subspace:
+    """All layers but the first and the last so many blocks, in the order of computation.
+
+    ValueError if a network has fewer blocks than that.
+    """
+
+    def split(params: Params):
+        total = sum(bool(re.fullmatch(r"block\d+", name)) for name in params)
+        if first + last > total:
+            raise ValueError(f"{first + last} blocks to freeze, but there are {total}")
+        chosen = [*range(first), *range(total - last, total)]
+        return freeze(*(f"block{i}" for i in chosen)).split(params)
+
+    return Subspace(split, freeze().join)
+
+
+def matcher(pattern: str) -> Callable[[str], bool]:
+    """Whether a name begins with whole path parts that match the regular expression."""
     match = re.compile(f"({pattern})(/|$)").match
     return lambda name: bool(match(name))
+
+
+head = named("head")
