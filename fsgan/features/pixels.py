@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 
+from fsgan.features import _base
 from fsgan.types import Array
 
 
@@ -20,3 +23,12 @@ def features(images: Array) -> Array:
         flat = level.reshape(n, -1)
         levels.append(flat / jnp.sqrt(flat.shape[1]))
     return jnp.concatenate(levels, 1)
+
+
+def load(image_shape: Sequence[int]) -> _base.Features:
+    """`features` of images of that shape, (height, width, channels), sides divisible by 4."""
+    h, w, _ = image_shape
+    if h % 4 or w % 4:
+        raise ValueError(f"pixel features need sides divisible by 4, not {h}x{w}")
+    name = f"pixels@{h}x{w}"
+    return _base.make(name, lambda params, images: features(images), {}, image_shape)
