@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 import fsgan.data
-from fsgan import plugins
+from fsgan import losses, plugins
 
 
 def base_config(phase: str, name: str) -> ConfigDict:
@@ -36,11 +36,12 @@ def base_config(phase: str, name: str) -> ConfigDict:
     config.nets.name = "dcgan"  # a file of fsgan/nets
     config.nets.width = 32  # channels at the finest level
     config.nets.activation = "leaky_relu"  # or a smooth one: silu, gelu, softplus, tanh
+    config.nets.affine = "channel"  # the generator's norms have a scale for each channel or value
     config.nets.impl = "auto"  # convolutions: matmul or lax; auto: what is fast on the platform
     config.latent = 64  # latent dimensions
 
     config.loss = "non_saturating"  # losses.ADVERSARIAL
-    config.penalty = ConfigDict({"r1": 0.0, "r2": 0.0, "gradient_penalty": 0.0})
+    config.penalty = ConfigDict(dict.fromkeys(losses.PENALTIES, 0.0))
     config.d_steps = 1  # discriminator updates for each one of the generator
     config.ema_decay = 0.999  # of the averaged generator; meta: of both networks
 
@@ -63,7 +64,7 @@ def like_source(config: ConfigDict) -> None:
     """Leave the networks and the images' shape to the run that `init_from` names."""
     for section, fields in (
         (config, {"latent": int}),
-        (config.nets, {"name": str, "width": int, "activation": str, "impl": str}),
+        (config.nets, {"name": str, "width": int, "activation": str, "affine": str, "impl": str}),
         (config.data, {"name": str, "size": tuple, "channels": int}),
     ):
         for name, kind in fields.items():
@@ -78,7 +79,9 @@ def optimizer(name: str, lr: float, **options) -> ConfigDict:
     config.d_lr = placeholder(float)
     config.schedule = "constant"  # constant, linear or cosine, down to 0 at the last step
     config.clip = placeholder(float)  # largest norm of a player's gradient
-    for field in ("b1", "b2", "eps_root", "momentum", "decay", "weight_decay"):
+    config.layers = placeholder(object)  # factors of chosen layers' rates: {"g/stem": 5.0}
+    config.lookahead = placeholder(int)  # go half the way back every so many updates
+    for field in ("b1", "b2", "eps_root", "momentum", "decay", "weight_decay", "l1", "l2", "beta"):
         config[field] = placeholder(float)
     config.update(options)
     return config

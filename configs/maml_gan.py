@@ -8,6 +8,9 @@ python main.py --config=configs/maml_gan.py:reptile,omniglot,tasks=16,inner.lr=0
 
 import importlib
 
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
 import fsgan.meta
 from configs import base
 from fsgan import plugins
@@ -31,30 +34,51 @@ def get_config(arg: str = ""):
     config.loss, config.penalty.gradient_penalty = "wasserstein", 10.0
     config.steps = 2_200
     learner = importlib.import_module(f"fsgan.meta.{chosen.get('learner', 'maml')}")
-    config.learner = base.plugin(learner, steps=8)  # inner steps while training
-    if config.learner.name == "maml":  # Reptile's direction first, then first order, then exact
+    config.learner = base.plugin(learner)
+    if "order" in chosen and config.learner.name != "maml":
+        raise ValueError(f"{chosen['order']} is a word for maml, not for {config.learner.name}")
+    if "warm_up_steps" in config.learner:  # Reptile's direction first, then first order, then exact
         total = config.get_oneway_ref("steps")
         ends = {"first_order": total, "second_order": total * 20 // 22, None: total * 21 // 22}
         config.learner.warm_up_steps = total * 20 // 22
-        config.learner.first_order_steps = ends[chosen.get("order")]
-    config.inner = base.optimizer("sgd", 0.1, d_lr=0.01, clip=30.0)
+        if "first_order_steps" in config.learner:
+            config.learner.first_order_steps = ends[chosen.get("order")]
+    # What tells characters apart is where the strokes are: the generator's first layer, coarse in
+    # space, and norms with a scale and a bias of their own at each place move most.
+    config.nets.affine = "value"
+    config.inner = base.optimizer("sgd", 0.05, d_lr=0.01, clip=30.0, layers={"g/stem": 20.0})
     # MAML's three directions differ in length: b2 forgets the last one's soon, clip cuts the peaks.
     config.outer = base.optimizer("adam", 1e-3, b1=0.5, b2=0.99, clip=10.0, schedule="cosine")
+    # What the adapted networks are asked for: adversarial, distance or mixed.
+    config.outer_loss = ConfigDict(
+        {"name": "adversarial", "distance": "energy", "features": "pixels", "samples": 16}
+    )
+    config.outer_loss.weight = 1.0  # of the distance, where both are mixed
+    config.only = ""  # meta-learn these alone, by a regular expression: "d", "g/stem", "g/inner"
     config.tasks = 4  # per outer step
     config.chunk = 0  # tasks at a time; 0: one per device on a CPU, all elsewhere
     config.shots = 5  # support images of a task
     config.queries = 3  # query images of a task, none of them in the support
 
-    config.adapt_steps = 10  # inner steps on a held-out class
-    config.show = (2, 5, 10)  # the ones after which samples are drawn
+    config.adapt = ConfigDict()
+    config.adapt.steps = 8  # inner steps while training
+    config.adapt.fewest = placeholder(int)  # draw their number from fewest .. steps
+    config.adapt.test_steps = 10  # inner steps on a held-out class
+    config.adapt.show = (2, 5, 10)  # the ones after which samples are drawn
+    config.adapt.learned = ()  # settings of the inner loop to be learned, too: learned.SETTINGS
+    config.adapt.average = "none"  # of the inner iterates: none, uniform or ema
+    config.adapt.remat = False  # compute inner steps twice, to save memory in long inner loops
+    config.adapt.unroll = 1  # inner steps per iteration of the compiled loop
     config.eval_classes = 100  # of each held-out split, evenly spaced, for scores and pictures
     config.ema_decay = 0.99
     config.observe_every = 400
     config.save_every = 200
     if chosen.get("size") == "smoke":
         config.steps, config.report_every, config.observe_every, config.save_every = 4, 2, 4, 2
-        config.nets.width, config.tasks, config.adapt_steps, config.show = 4, 2, 2, (1, 2)
-        config.learner.steps, config.eval_classes = 2, 8
-        if config.learner.name == "maml":
-            config.learner.update(warm_up_steps=1, first_order_steps=2)
+        config.nets.width, config.tasks, config.eval_classes = 4, 2, 8
+        config.adapt.steps, config.adapt.test_steps, config.adapt.show = 2, 2, (1, 2)
+        if "warm_up_steps" in config.learner:
+            config.learner.warm_up_steps = 1
+        if "first_order_steps" in config.learner:
+            config.learner.first_order_steps = 2
     return base.assign(config, fields)

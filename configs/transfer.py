@@ -3,6 +3,7 @@
 python main.py --config=configs/pretrain.py:mnist,data.exclude=9 --workdir=runs/digits
 python main.py --config=configs/transfer.py:mnist,data.classes=9 --config.init_from=runs/digits
 python main.py --config=configs/transfer.py:freeze_d,folder:PATH --config.init_from=runs/digits
+python main.py --config="configs/transfer.py:cdc,mnist,switches=('ada',)" --config.init_from=...
 """
 
 import importlib
@@ -21,6 +22,7 @@ def get_config(arg: str = ""):
     config.data.name = chosen.get("data")
     method = importlib.import_module(f"fsgan.transfer.{chosen.get('method', 'finetune')}")
     config.method = base.plugin(method)
+    config.switches = ()  # methods on top of it: ("diff_augment", "lecam")
 
     config.split = "test"  # the target images come from this split of the data
     config.shots = 10  # how many of them, drawn by the seed; 0: all

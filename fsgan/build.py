@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,8 +16,11 @@ import optax
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from fsgan import checkpoint, data, gan, losses, nets, optim, plugins
+from fsgan import checkpoint, data, gan, learned, losses, meta, nets, optim, outer_losses, plugins
+from fsgan.features import pixels
 from fsgan.images import take_classes
+from fsgan.metrics import energy
+from fsgan.tasks import AVERAGES, Inner, Learner
 from fsgan.types import Game, Images, Method, Pair
 
 
@@ -27,7 +30,12 @@ def given(config: ConfigDict, *, without: tuple[str, ...] = ()) -> dict[str, Any
     return {name: value for name, value in fields if value is not None and name not in without}
 
 
-OPTIMIZERS = ("adabelief", "adam", "adamw", "lion", "optimistic_adam_v2", "radam", "rmsprop", "sgd")
+OPTIMIZERS = {
+    **{name: getattr(optax, name) for name in ("adabelief", "adagrad", "adam", "adamw", "lion")},
+    **{name: getattr(optax, name) for name in ("optimistic_adam_v2", "radam", "rmsprop", "sgd")},
+    "ftrl": optim.ftrl,
+}
+OWN = ("name", "lr", "d_lr", "schedule", "clip", "layers", "lookahead")
 SCHEDULES = {
     "constant": lambda rate, steps: rate,
     "linear": lambda rate, steps: optax.linear_schedule(rate, 0.0, steps),
@@ -39,24 +47,44 @@ def make_optimizers(config: ConfigDict, steps: int) -> Pair:
     """A `Pair` of optax optimizers.
 
     Where `d_lr` is None it is `lr`; with `clip`, gradients are first clipped to that global norm;
-    the other fields go to optax.
+    `layers` multiplies the rates of chosen layers, {"g/stem": 5.0}; `lookahead` is a period. The
+    other fields go to the optimizer itself.
     """
     if config.name not in OPTIMIZERS:
         raise plugins.unknown("optimizer", config.name, OPTIMIZERS)
     if config.schedule not in SCHEDULES:
         raise plugins.unknown("schedule", config.schedule, SCHEDULES)
-    make = getattr(optax, config.name)
-    options = given(config, without=("name", "lr", "d_lr", "schedule", "clip"))
+    make, layers = OPTIMIZERS[config.name], layer_factors(config.layers)
+    options = given(config, without=OWN)
     valid = inspect.signature(make).parameters
     for name in options:
         if name not in valid:
-            raise plugins.unknown(f"option of optax.{config.name}", name, valid)
+            raise plugins.unknown(f"option of {config.name}", name, valid)
 
-    def one(rate: float) -> optax.GradientTransformation:
-        tx = make(SCHEDULES[config.schedule](rate, steps), **options)
-        return tx if config.clip is None else optax.chain(optim.clip_by_norm(config.clip), tx)
+    def one(player: str, rate: float) -> optax.GradientTransformation:
+        parts = [make(SCHEDULES[config.schedule](rate, steps), **options)]
+        if config.clip is not None:
+            parts.insert(0, optim.clip_by_norm(config.clip))
+        if factors := layers[player]:
+            parts.append(optim.scale_layers(factors))
+        tx = optax.chain(*parts)
+        return tx if config.lookahead is None else optim.lookahead(tx, config.lookahead)
 
-    return Pair(one(config.lr), one(config.lr if config.d_lr is None else config.d_lr))
+    return Pair(one("g", config.lr), one("d", config.lr if config.d_lr is None else config.d_lr))
+
+
+def layer_factors(layers: Mapping[str, float] | None) -> dict[str, dict[str, float]]:
+    """{"g/stem": 5.0} by player: {"g": {"stem": 5.0}, "d": {}}; ValueError for any other shape."""
+    factors = {"g": {}, "d": {}}
+    for name, factor in dict(layers or {}).items():
+        player, _, layer = name.partition("/")
+        if player not in factors or not layer or not isinstance(factor, int | float):
+            raise ValueError(
+                f"layers={{{name!r}: {factor!r}}}: give a player, its layer and a factor, "
+                "such as {'g/stem': 5.0}"
+            )
+        factors[player][layer] = factor
+    return factors
 
 
 def make_game(config: ConfigDict, image_shape: tuple[int, int, int], method: Method) -> Game:
@@ -68,6 +96,53 @@ def make_game(config: ConfigDict, image_shape: tuple[int, int, int], method: Met
         method=method,
         d_steps=config.d_steps,
     )
+
+
+def make_learner(config: ConfigDict, game: Game) -> Learner:
+    """The meta-learner `config.learner`, on the inner loop that `inner` and `adapt` describe."""
+    adapt = config.adapt
+    if adapt.fewest is not None and not 1 <= adapt.fewest <= adapt.steps:
+        raise ValueError(f"adapt.fewest={adapt.fewest}: choose 1 to adapt.steps={adapt.steps}")
+    if adapt.average not in AVERAGES:
+        raise plugins.unknown("average", adapt.average, AVERAGES)
+    inner = Inner(
+        game,
+        make_optimizers(config.inner, adapt.steps),
+        steps=adapt.steps,
+        fewest=adapt.fewest,
+        learned=learned.make(adapt.learned, steps=adapt.steps),
+        average=adapt.average,
+        remat=adapt.remat,
+        unroll=adapt.unroll,
+    )
+    make = plugins.find(meta, config.learner.name).make
+    if "loss" in inspect.signature(make).parameters:
+        return make_plugin(meta, config.learner, inner, make_outer_loss(config.outer_loss))
+    if config.outer_loss.name != "adversarial":
+        raise ValueError(f"{config.learner.name} has an objective of its own: leave outer_loss")
+    return make_plugin(meta, config.learner, inner)
+
+
+DISTANCES = {"energy": energy.compute}
+FEATURES = {"pixels": pixels.features}
+
+
+def make_outer_loss(config: ConfigDict) -> outer_losses.OuterLoss:
+    if config.name not in OUTER_LOSSES:
+        raise plugins.unknown("outer loss", config.name, OUTER_LOSSES)
+    if config.distance not in DISTANCES:
+        raise plugins.unknown("distance", config.distance, DISTANCES)
+    if config.features not in FEATURES:
+        raise plugins.unknown("features", config.features, FEATURES)
+    if config.name == "adversarial":
+        return outer_losses.adversarial
+    distance = outer_losses.distance(
+        FEATURES[config.features], DISTANCES[config.distance], samples=config.samples
+    )
+    return distance if config.name == "distance" else outer_losses.mixed(config.weight, distance)
+
+
+OUTER_LOSSES = ("adversarial", "distance", "mixed")
 
 
 def make_plugin(package: ModuleType, config: ConfigDict, *args: Any) -> Any:
@@ -114,8 +189,8 @@ def hold_out(images: Images, seed: int) -> list[Images]:
 def check_positive(config: ConfigDict) -> None:
     """ValueError, naming the field, for a count that is not positive."""
     fields = flatten_dict(config.to_dict(), sep=".")
-    names = ("batch", "d_steps", "latent", "tasks", "shots", "eval_classes", "adapt_steps", "keep")
-    for name in (*names, "nets.width", "learner.steps"):
+    names = ("batch", "d_steps", "latent", "tasks", "shots", "eval_classes", "keep")
+    for name in (*names, "nets.width", "adapt.steps", "adapt.test_steps", "adapt.unroll"):
         smallest = 0 if (config.phase, name) == ("transfer", "shots") else 1  # 0: all images
         if fields.get(name) is not None and fields[name] < smallest:
             raise ValueError(f"{name} must be at least {smallest}, got {fields[name]}")

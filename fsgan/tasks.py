@@ -1,54 +1,142 @@
-"""What all meta-learners share: adaptation to one task, means over tasks, the outer update."""
+"""What all meta-learners share: adaptation to one task, means over tasks, the outer update.
+
+inner = Inner(game, tx, steps=5)
+learner = maml.make(inner, outer_losses.make())
+state = start(params, key, outer_tx, learner)
+step = make_step(learner, outer_tx)
+state, metrics = step(state, episodes)         # one outer update, from a batch of tasks
+adapted, _ = make_adapt(learner.inner)(gan.weights(state), key, support)
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from fsgan import gan, optim
+from fsgan import gan, learned, optim, trees
 from fsgan.types import Array, Episode, Game, GANState, Metrics, Pair, Step
 
-# Adaptation to one task: (initial params: Pair, key, support images) -> (adapted params, metrics).
+# Adaptation to one task: (meta-parameters: Pair, key, support images) -> (networks, metrics).
 Adapt = Callable[[Pair, Array, Array], tuple[Pair, Metrics]]
-# One task's contribution to the meta-gradient: (params, key, episode, step) -> (gradient, metrics).
+# One task's part of the outer gradient: (meta-parameters, key, episode, step) -> (..., metrics).
 TaskGradient = Callable[[Pair, Array, Episode, Array], tuple[Pair, Metrics]]
 
 
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    """The inner loop: how the networks adapt to one task, in meta-training and afterwards.
+
+    The optimizers start afresh for each task, each step draws its own latents, and the subspace of
+    `game.method` says which parameters move.
+    """
+
+    game: Game
+    tx: Pair  # inner optimizers
+    steps: int
+    fewest: int | None = None  # meta-training draws the number of steps from fewest .. steps
+    learned: learned.Learned = learned.nothing  # settings learned besides the parameters
+    average: str = "none"  # what adaptation ends in, one of AVERAGES
+    remat: bool = False  # compute an inner step twice to keep less of it in memory
+    unroll: int = 1  # inner steps per iteration of the compiled loop
+
+
+class Learner(NamedTuple):
+    """A meta-learner, as a file of fsgan/meta makes it."""
+
+    inner: Inner
+    gradient: TaskGradient
+
+
+# How far the mean of the iterates w_1 .. w_n moves to w_t: at the end it is the last iterate, their
+# uniform mean, or an exponential one with the weight of a step halved every two steps.
+AVERAGES = {
+    "none": lambda t: jnp.ones(()),
+    "uniform": lambda t: 1 / t,
+    "ema": lambda t: jnp.maximum(1 / t, 1 - 0.5**0.5),
+}
+
+
+def separate(params: Pair) -> tuple[Pair, Pair]:
+    """Meta-parameters as the networks' parameters and the learned settings, {} where none are."""
+    networks = Pair(*({k: v for k, v in player.items() if k != "inner"} for player in params))
+    return networks, Pair(*(player.get("inner", {}) for player in params))
+
+
+def unite(networks: Pair, settings: Pair) -> Pair:
+    """The meta-parameters: settings stand beside a network's layers, under the name `inner`."""
+    return Pair(*({**n, "inner": s} if s else n for n, s in zip(networks, settings, strict=True)))
+
+
 def make_adapt(
-    game: Game,
-    tx: Pair,
+    inner: Inner,
     *,
-    steps: int,
+    steps: int | None = None,
+    draw: bool = False,
     first_order: bool = False,
-    unroll: int = 1,
     history: bool = False,
 ) -> Adapt:
-    """Adaptation to the support images of one task, by `steps` training steps on all of them.
+    """Adaptation to the support images of one task, by training steps on all of them.
 
-    The optimizers start afresh, each step draws its own latents, and `game.method.subspace` says
-    which parameters move. With `first_order` the result differentiates as if all updates were
-    constants. With `history` the adapted parameters of every step are returned, on a leading axis
-    [steps]. The metrics are those of the training step, [steps] each.
+    Args:
+      inner: the inner loop.
+      steps: how many steps to take instead of `inner.steps`.
+      draw: draw their number from the key, where `inner.fewest` is set.
+      first_order: the result differentiates as if all updates were constants.
+      history: return the parameters after every step, on a leading axis [steps].
+
+    The metrics are those of the training step, [steps] each.
     """
+    game, steps = inner.game, inner.steps if steps is None else steps
     method, d_steps = game.method, game.d_steps
+    if inner.average not in AVERAGES:
+        raise ValueError(f"unknown average {inner.average!r} (there are: {', '.join(AVERAGES)})")
+    weight = AVERAGES[inner.average]
+    tx = inner.tx
     if first_order:
         tx = Pair(*(optax.chain(optim.first_order(), t) for t in tx))
-    one = gan.make_step(game, tx)
-
-    def step(state: GANState, real: Array):
-        state, metrics = one(state, real)
-        return state, (metrics, state.params if history else None)
 
     def adapt(params: Pair, key: Array, support: Array) -> tuple[Pair, Metrics]:
-        state = gan.start(params, key, tx, method, ema=False)
+        networks, settings = separate(params)
+        played, by = inner.learned.bind(settings, game, tx)
+        one = gan.make_step(played, by)
+        last = None
+        if draw and inner.fewest is not None:
+            key, count_key = jax.random.split(key)
+            last = jax.random.randint(count_key, (), inner.fewest, steps + 1)
+
+        def step(state: GANState, real: Array):
+            """One step; `ema` has the mean of the iterates, where one is wanted."""
+            after, metrics = one(state.replace(ema=Pair({}, {})), real)
+            if last is not None:  # the steps beyond the number drawn change nothing
+                pick = partial(jnp.where, state.step < last)
+                after = after.replace(params=jax.tree.map(pick, after.params, state.params))
+            result = after.params
+            if inner.average != "none":
+                rate = weight(state.step + 1)
+                if last is not None:
+                    rate = jnp.where(state.step < last, rate, 0.0)
+                result = optax.incremental_update(after.params, state.ema, rate)
+                after = after.replace(ema=result)
+            return after, (metrics, result if history else None)
+
+        if inner.remat:
+            step = jax.checkpoint(step)
+        state = gan.start(networks, key, by, method, ema=False)
+        if inner.average != "none":
+            state = state.replace(ema=state.params)
         real = support if d_steps == 1 else jnp.broadcast_to(support, (d_steps, *support.shape))
         batches = jnp.broadcast_to(real, (steps, *real.shape))
-        state, (metrics, path) = gan.adapt(step, state, batches, unroll=unroll)
+        state, (metrics, path) = gan.adapt(step, state, batches, unroll=inner.unroll)
         if not history:
-            return gan.join(method, state.params, state.frozen), metrics
+            end = state.params if inner.average == "none" else state.ema
+            return gan.join(method, end, state.frozen), metrics
         join = jax.vmap(lambda trainable: gan.join(method, trainable, state.frozen))
         return join(path), metrics
 
@@ -83,19 +171,26 @@ def mean_over_tasks(function, keys: Array, episodes: Episode, chunk: int):
     return jax.tree.map(lambda t: t / tasks, total)
 
 
-def make_step(gradient: TaskGradient, tx: Pair, *, chunk: int = 1, ema_decay: float = 0.99) -> Step:
+def make_step(
+    learner: Learner, tx: Pair, *, chunk: int = 1, ema_decay: float = 0.99, only: str | None = None
+) -> Step:
     """The step of a meta-learner: `(state, episodes) -> (state, metrics)`.
 
-    `state.params` are the initial parameters that are being learned, `state.opt` the outer
-    optimizers' states, `state.ema` the averaged initial parameters of both players; `episodes` has
-    a leading axis of tasks. The outer optimizers follow the mean of the tasks' gradients.
+    `state.params` are the meta-parameters: initial parameters and learned settings; `state.opt` the
+    outer optimizers' states, `state.ema` the averaged meta-parameters of both players. `episodes`
+    has a leading axis of tasks. The outer optimizers follow the mean of the tasks' gradients. With
+    `only`, a regular expression for names such as "d/head/kernel" or "g/inner", nothing else is
+    learned: the ablation of meta-learning one player.
     """
+    learns = re.compile(f"({only})(/|$)" if only else "").match
 
     def step(state: GANState, episodes: Episode) -> tuple[GANState, Metrics]:
+        if not any(map(learns, trees.names(state.params))):
+            raise ValueError(f"{only!r} leaves nothing to meta-learn")
         tasks = len(episodes.label)
         keys = jax.random.split(jax.random.fold_in(state.key, state.step), tasks)
         gradients, metrics = mean_over_tasks(
-            lambda key, episode: gradient(state.params, key, episode, state.step),
+            lambda key, episode: learner.gradient(state.params, key, episode, state.step),
             keys,
             episodes,
             chunk,
@@ -107,14 +202,22 @@ def make_step(gradient: TaskGradient, tx: Pair, *, chunk: int = 1, ema_decay: fl
             ),
             strict=True,
         )
-        params = optax.apply_updates(state.params, Pair(*updates))
+        updates = trees.map_named(
+            lambda name, x: x if learns(name) else jnp.zeros_like(x), Pair(*updates)
+        )
+        params = optax.apply_updates(state.params, updates)
         state = state.replace(params=params, opt=Pair(*opt))
         return gan.average(state, ema_decay), metrics
 
     return step
 
 
-def start(params: Pair, key: Array, tx: Pair) -> GANState:
-    """The state in which meta-training of `params` begins. Both players are averaged."""
+def start(params: Pair, key: Array, tx: Pair, learner: Learner) -> GANState:
+    """The state in which meta-training begins, from networks' parameters. Both are averaged."""
+    inner = learner.inner
+    trainable = Pair(
+        *(s.split(p)[0] for s, p in zip(inner.game.method.subspace, params, strict=True))
+    )
+    params = unite(params, inner.learned.init(trainable))
     state = gan.start(params, key, tx, ema=False)
     return state.replace(ema=params)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,6 +12,12 @@ def named(tree: Any) -> dict[str, Any]:
     """The leaves by name: {"g/block0/kernel": array}. Dicts, tuples and structs name alike."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def map_named(function: Callable[[str, Any], Any], tree: Any) -> Any:
+    """The tree with each leaf replaced by `function(name, leaf)`."""
+    leaves, structure = jax.tree.flatten(tree)
+    return structure.unflatten(map(function, names(tree), leaves))
 
 
 def names(tree: Any) -> list[str]:

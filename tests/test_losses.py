@@ -88,6 +88,14 @@ def test_gradient_penalty_norm_is_over_all_values(key):
     np.testing.assert_allclose(value, (np.linalg.norm(weight) - 1) ** 2, rtol=1e-5)
 
 
+def test_pixel_gradient_penalty_norm_is_over_channels_alone(key):
+    weight = jax.random.normal(key, (4, 4, 2))
+    real, fake = jnp.zeros((3, 4, 4, 2)), jnp.ones((3, 4, 4, 2))
+    value = losses.pixel_gradient_penalty(linear_critic(weight), real, fake, key)
+    expected = np.square(np.linalg.norm(weight, axis=-1) - 1).mean()
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+
+
 def test_gradient_penalty_is_taken_between_paired_images(key):
     """With D(x) = sum x^2 / 2 the norm at x' = (1 - u) real + u fake is |x'|, in [1, 3] here."""
     real, fake = jnp.full((64, 1, 1, 1), 1.0), jnp.full((64, 1, 1, 1), 3.0)

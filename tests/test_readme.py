@@ -8,8 +8,9 @@ from pathlib import Path
 
 import fsgan.data
 import fsgan.meta
+import fsgan.metrics
 import fsgan.transfer
-from fsgan import losses, nets, plugins
+from fsgan import features, learned, losses, nets, plugins
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -43,6 +44,9 @@ def test_every_name_is_in_the_tables():
         *plugins.names(fsgan.meta),
         *(set(plugins.names(fsgan.data)) - {"tfds", "folder"}),
         *nets.names(),
+        *plugins.names(fsgan.metrics),
+        *features.names(),
+        *learned.SETTINGS,
         *losses.ADVERSARIAL,
         *losses.PENALTIES,
     ]

@@ -11,8 +11,9 @@ import pytest
 import toys
 
 import fsgan.meta
-from fsgan import Episode, Method, Pair, gan, losses, optim, plugins, subspaces, tasks
+from fsgan import Episode, Method, Pair, gan, losses, plugins, subspaces, tasks
 from fsgan.meta import maml, reptile
+from fsgan.tasks import Inner
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +37,7 @@ def allclose(a, b, **tolerance):
 
 def query_losses(game, tx, steps, key, episode):
     """The two outer losses as functions of the initial parameters, as MAML defines them."""
-    adapt = tasks.make_adapt(game, tx, steps=steps)
+    adapt = tasks.make_adapt(Inner(game, tx, steps=steps))
     players = gan.objectives(game)
     inner, g_key, d_key = maml_keys(key)
 
@@ -56,6 +57,23 @@ def maml_keys(key):
     return inner, *jax.random.split(outer)
 
 
+def own_gradients(players, params, query, g_key, d_key):
+    """Each player's gradient of its own loss, without any adaptation."""
+
+    @jax.jit
+    def both(params):
+        of_g = jax.grad(lambda p: players.g(p, query, g_key, {})[0])(params)
+        of_d = jax.grad(lambda p: players.d(p, query, d_key, {})[0])(params)
+        return of_g.g, of_d.d
+
+    return both(params)
+
+
+def exact_gradient(game, tx, params, key, episode, steps=3):
+    learner = maml.make(Inner(game, tx, steps=steps))
+    return jax.jit(learner.gradient)(params, key, episode, jnp.int32(0))
+
+
 def along(gradient, direction):
     return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, gradient, direction)))
 
@@ -69,17 +87,17 @@ def directional(function, params, direction, h=1e-5):
 GAMES = {
     "non_saturating": {},
     "relativistic": {"penalty": losses.penalty(r1=0.3, r2=0.2)},
-    "wasserstein": {"penalty": losses.penalty(gradient_penalty=1.0)},
-    "least_squares": {"d_steps": 2},
+    "wasserstein": {"penalty": losses.penalty(gradient_penalty=1.0), "d_steps": 2},
 }
+OPTIMIZERS = {"non_saturating": Pair(*(optax.adam(0.05, eps_root=1e-8),) * 2)}
 
 
 @pytest.mark.parametrize("name", GAMES)
 def test_maml_gradient_is_exact_through_the_whole_game(key, name):
     """Finite differences of each player's query loss, in each player's initial parameters."""
-    game, tx = toys.game(name, **GAMES[name]), toys.sgd(0.2)
+    game, tx = toys.game(name, **GAMES[name]), OPTIMIZERS.get(name, toys.sgd(0.2))
     params, episode = toys.params(key, game), episodes(key)
-    gradient, _ = jax.jit(maml.make(game, tx, steps=3))(params, key, episode, jnp.int32(0))
+    gradient, _ = exact_gradient(game, tx, params, key, episode)
     both = jax.jit(query_losses(game, tx, 3, key, episode))
     noise = jax.tree.map(lambda p: jax.random.normal(key, p.shape), params)
     still = jax.tree.map(jnp.zeros_like, params)
@@ -87,35 +105,22 @@ def test_maml_gradient_is_exact_through_the_whole_game(key, name):
         direction = still._replace(**{player: getattr(noise, player)})
         expected = directional(lambda p, n=player: getattr(both(p), n), params, direction)
         found = along(getattr(gradient, player), getattr(noise, player))
-        np.testing.assert_allclose(found, expected, rtol=1e-6)
-
-
-def test_maml_through_a_stateful_inner_optimizer(key):
-    game = toys.game()
-    tx = Pair(*(optax.adam(0.05, eps_root=1e-8),) * 2)
-    params, episode = toys.params(key, game), episodes(key)
-    gradient, _ = jax.jit(maml.make(game, tx, steps=3))(params, key, episode, jnp.int32(0))
-    both = jax.jit(query_losses(game, tx, 3, key, episode))
-    noise = jax.tree.map(lambda p: jax.random.normal(key, p.shape), params)
-    still = jax.tree.map(jnp.zeros_like, params)
-    expected = directional(lambda p: both(p).g, params, still._replace(g=noise.g), h=1e-6)
-    np.testing.assert_allclose(along(gradient.g, noise.g), expected, rtol=1e-4)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_first_order_is_the_query_gradient_at_the_adapted_parameters(key):
     game, tx = toys.game(), toys.sgd(0.2)
     params, episode = toys.params(key, game), episodes(key)
-    learner = maml.make(game, tx, steps=3, first_order_steps=5)
+    learner = maml.make(Inner(game, tx, steps=3), first_order_steps=5).gradient
     first, _ = jax.jit(learner)(params, key, episode, jnp.int32(4))
     inner, g_key, d_key = maml_keys(key)
-    adapted, _ = tasks.make_adapt(game, tx, steps=3)(params, inner, episode.support)
+    adapted, _ = jax.jit(tasks.make_adapt(Inner(game, tx, steps=3)))(params, inner, episode.support)
     players = gan.objectives(game)
-    of_g = jax.grad(lambda p: players.g(p, episode.query, g_key, {})[0])(adapted).g
-    of_d = jax.grad(lambda p: players.d(p, episode.query, d_key, {})[0])(adapted).d
+    of_g, of_d = own_gradients(players, adapted, episode.query, g_key, d_key)
     allclose(first, Pair(of_g, of_d), rtol=1e-9)
 
     later, _ = jax.jit(learner)(params, key, episode, jnp.int32(5))
-    exact, _ = jax.jit(maml.make(game, tx, steps=3))(params, key, episode, jnp.int32(0))
+    exact, _ = exact_gradient(game, tx, params, key, episode)
     allclose(later, exact, rtol=1e-9)
     assert not np.allclose(first.g["head"]["bias"], exact.g["head"]["bias"], rtol=1e-3)
 
@@ -123,28 +128,20 @@ def test_first_order_is_the_query_gradient_at_the_adapted_parameters(key):
 def test_warm_up_is_reptile(key):
     game, tx = toys.game(), toys.sgd(0.2)
     params, episode = toys.params(key, game), episodes(key)
-    learner = jax.jit(maml.make(game, tx, steps=3, warm_up_steps=5, first_order_steps=6))
-    back, _ = reptile.make(game, tx, steps=3)(params, key, episode, jnp.int32(4))
+    made = maml.make(Inner(game, tx, steps=3), warm_up_steps=5, first_order_steps=6)
+    learner = jax.jit(made.gradient)
+    follow = jax.jit(reptile.make(Inner(game, tx, steps=3)).gradient)
+    back, _ = follow(params, key, episode, jnp.int32(4))
     allclose(learner(params, key, episode, jnp.int32(4))[0], back, rtol=1e-9, atol=1e-12)
     stages = [learner(params, key, episode, jnp.int32(t))[0].g["head"]["bias"] for t in (4, 5, 6)]
     assert not any(np.allclose(a, b) for a, b in itertools.pairwise(stages))
-
-
-def test_clipping_is_optax_with_finite_derivatives_at_zero(key):
-    tree = {"a": jax.random.normal(key, (3,)), "b": jax.random.normal(key, (2, 2))}
-    for largest in (0.5, 1e3):
-        clip, oracle = optim.clip_by_norm(largest), optax.clip_by_global_norm(largest)
-        state = clip.init(tree)
-        allclose(clip.update(tree, state)[0], oracle.update(tree, oracle.init(tree))[0], rtol=1e-9)
-    slope = jax.grad(lambda x: clip.update({"a": x}, state)[0]["a"].sum())(jnp.zeros(3))
-    assert np.isfinite(slope).all()
 
 
 def test_multi_step_loss_counts_every_inner_step(key):
     """MAML++: the query losses after 1, 2 and 3 steps, weighted as at that outer step."""
     game, tx = toys.game(), toys.sgd(0.2)
     params, episode = toys.params(key, game), episodes(key)
-    learner = maml.make(game, tx, steps=3, multi_step_steps=10)
+    learner = maml.make(Inner(game, tx, steps=3), multi_step_steps=10).gradient
     gradient, _ = jax.jit(learner)(params, key, episode, jnp.int32(4))
     weights = [0.2, 0.2, 0.6]  # (1 - 4/10) / 3 each, the last one takes the rest
     np.testing.assert_allclose(maml.step_weights(jnp.int32(4), 3, 10), weights)
@@ -156,7 +153,7 @@ def test_multi_step_loss_counts_every_inner_step(key):
     def g_loss(params):
         total = 0.0
         for n, weight in enumerate(weights):
-            path, _ = tasks.make_adapt(game, tx, steps=n + 1)(params, inner, episode.support)
+            path, _ = tasks.make_adapt(Inner(game, tx, steps=n + 1))(params, inner, episode.support)
             total += weight * players.g(path, episode.query, keys[n][0], {})[0]
         return total
 
@@ -169,26 +166,26 @@ def test_multi_step_loss_counts_every_inner_step(key):
 def test_maml_without_inner_steps_is_joint_training(key):
     game = toys.game()
     params, episode = toys.params(key, game), episodes(key)
-    gradient, _ = maml.make(game, toys.sgd(), steps=0)(params, key, episode, jnp.int32(0))
+    gradient, _ = exact_gradient(game, toys.sgd(), params, key, episode, steps=0)
     _, g_key, d_key = maml_keys(key)
     players = gan.objectives(game)
-    of_g = jax.grad(lambda p: players.g(p, episode.query, g_key, {})[0])(params).g
-    of_d = jax.grad(lambda p: players.d(p, episode.query, d_key, {})[0])(params).d
+    of_g, of_d = own_gradients(players, params, episode.query, g_key, d_key)
     allclose(gradient, Pair(of_g, of_d), rtol=1e-9)
 
 
 def test_reptile_with_one_task_and_rate_one_is_fine_tuning(key):
     game, tx = toys.game(), toys.sgd(0.2)
     outer = Pair(optax.sgd(1.0), optax.sgd(1.0))
-    step = tasks.make_step(reptile.make(game, tx, steps=4), outer)
-    state = tasks.start(toys.params(key, game), key, outer)
+    learner = reptile.make(Inner(game, tx, steps=4))
+    step = tasks.make_step(learner, outer)
+    state = tasks.start(toys.params(key, game), key, outer, learner)
     batch = episodes(key, 1)
     after, _ = jax.jit(step)(state, batch)
 
     task_key = jax.random.split(jax.random.fold_in(key, 0), 1)[0]
     tuned = gan.start(state.params, task_key, tx)
     support = jnp.broadcast_to(batch.support[0], (4, *batch.support[0].shape))
-    tuned, _ = gan.adapt(gan.make_step(game, tx), tuned, support)
+    tuned, _ = jax.jit(lambda s, b: gan.adapt(gan.make_step(game, tx), s, b))(tuned, support)
     allclose(after.params, tuned.params, rtol=1e-9, atol=1e-12)
 
 
@@ -212,10 +209,12 @@ def test_tasks_that_do_not_divide_into_chunks_are_an_error(key):
 def test_history_ends_in_the_adapted_parameters(key):
     game, tx = toys.game(), toys.sgd(0.2)
     params, support = toys.params(key, game), episodes(key).support
-    path, _ = tasks.make_adapt(game, tx, steps=3, history=True)(params, key, support)
-    end, _ = tasks.make_adapt(game, tx, steps=3)(params, key, support)
+    path, _ = jax.jit(tasks.make_adapt(Inner(game, tx, steps=3), history=True))(
+        params, key, support
+    )
+    end, _ = jax.jit(tasks.make_adapt(Inner(game, tx, steps=3)))(params, key, support)
     allclose(jax.tree.map(lambda x: x[-1], path), end, rtol=1e-12)
-    short, _ = tasks.make_adapt(game, tx, steps=1)(params, key, support)
+    short, _ = jax.jit(tasks.make_adapt(Inner(game, tx, steps=1)))(params, key, support)
     allclose(jax.tree.map(lambda x: x[0], path), short, rtol=1e-12)
 
 
@@ -226,13 +225,20 @@ class TestEveryLearner:
     def make(self, name, game, tx, chunk=1):
         module = importlib.import_module(f"fsgan.meta.{name}")
         outer = Pair(optax.adam(1e-2), optax.adam(1e-2))
-        return outer, tasks.make_step(module.make(game, tx, steps=2), outer, chunk=chunk)
+        learner = module.make(Inner(game, tx, steps=2))
+        state = tasks.start(toys.params(jax.random.key(0), game), jax.random.key(0), outer, learner)
+        return state, tasks.make_step(learner, outer, chunk=chunk)
 
     def test_step_keeps_the_state_and_moves_both_players(self, key, name):
-        game, tx = toys.game(), toys.sgd()
-        outer, step = self.make(name, game, tx)
-        before = tasks.start(toys.params(key, game), key, outer)
-        after, metrics = jax.jit(step)(before, episodes(key, 4))
+        """And is deterministic, compiled once, and finite."""
+        before, step = self.make(name, toys.game(), toys.sgd(), chunk=2)
+        traces = []
+        jitted = jax.jit(lambda s, b: traces.append(0) or step(s, b))
+        after, metrics = jitted(before, episodes(key, 4))
+        again, _ = jitted(before, episodes(key, 4))
+        jitted(after, episodes(key, 4))
+        allclose(after.params, again.params, rtol=0)
+        assert len(traces) == 1
         assert jax.tree.structure(before) == jax.tree.structure(after)
         shapes = [jax.tree.map(lambda x: (x.shape, x.dtype), s) for s in (before, after)]
         assert shapes[0] == shapes[1]
@@ -245,26 +251,16 @@ class TestEveryLearner:
         """ANIL: the inner loop moves the heads alone, the outer loop everything."""
         head = subspaces.named("head")
         game, tx = toys.game(method=Method(subspace=Pair(head, head))), toys.sgd()
-        adapted, _ = tasks.make_adapt(game, tx, steps=2)(
-            toys.params(key, game), key, episodes(key).support
-        )
+        adapt = jax.jit(tasks.make_adapt(Inner(game, tx, steps=2)))
+        adapted, _ = adapt(toys.params(key, game), key, episodes(key).support)
         allclose(adapted.g["block0"], toys.params(key, game).g["block0"], rtol=0)
-        outer, step = self.make(name, game, tx)
-        state = tasks.start(toys.params(key, game), key, outer)
+        if name == "dawson":
+            with pytest.raises(ValueError, match="moves all parameters"):
+                self.make(name, game, tx)
+            return
+        state, step = self.make(name, game, tx)
         after, _ = jax.jit(step)(state, episodes(key, 4))
         moved = not np.allclose(
             after.params.g["block0"]["kernel"], state.params.g["block0"]["kernel"]
         )
         assert moved == (name != "reptile")  # Reptile only follows what the inner loop moved
-
-    def test_deterministic_and_compiled_once(self, key, name):
-        game, tx = toys.game(), toys.sgd()
-        outer, step = self.make(name, game, tx, chunk=2)
-        traces = []
-        jitted = jax.jit(lambda s, b: traces.append(0) or step(s, b))
-        state = tasks.start(toys.params(key, game), key, outer)
-        first, _ = jitted(state, episodes(key, 4))
-        again, _ = jitted(state, episodes(key, 4))
-        jitted(first, episodes(key, 4))
-        allclose(first.params, again.params, rtol=0)
-        assert len(traces) == 1

@@ -5,29 +5,30 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from fsgan import gan, tasks
+from fsgan import outer_losses, tasks
 from fsgan.meta import reptile
-from fsgan.types import Array, Episode, Game, Pair
+from fsgan.types import Array, Episode, Pair
+
+ALWAYS = 2**31 - 1  # a number of outer steps that is never reached
 
 
 def make(
-    game: Game,
-    tx: Pair,
+    inner: tasks.Inner,
+    loss: outer_losses.OuterLoss = outer_losses.adversarial,
     *,
-    steps: int,
     warm_up_steps: int = 0,
     first_order_steps: int = 0,
     multi_step_steps: int = 0,
-    unroll: int = 1,
-) -> tasks.TaskGradient:
+) -> tasks.Learner:
     """Each player descends its own loss on the query images after adaptation to the support.
 
     Generator d L_G(query; w_n) / d g_0 and discriminator d L_D(query; w_n) / d d_0, where w_n are
     both players' adapted parameters: from one forward pass through the game, two backward ones.
+    What `inner.learned` adds to a player's parameters follows the same loss.
 
     Args:
-      game, tx: what is played inside and the inner optimizers.
-      steps: number of inner steps.
+      inner: the inner loop.
+      loss: the outer loss.
       warm_up_steps: until this outer step the direction is Reptile's: from scratch the exact
         gradient learns nothing, because the first discriminators are not worth adapting along.
       first_order_steps: until this outer step the inner updates count as constants (FOMAML), then
@@ -35,59 +36,55 @@ def make(
         the start, at least as many as there are outer steps is FOMAML.
       multi_step_steps: for so many outer steps the query losses after all inner steps count, the
         last one ever more (`step_weights`); 0 is the loss after the last inner step alone.
-      unroll: inner steps per iteration of the compiled loop.
     """
-    players = gan.objectives(game)
+    game, steps = inner.game, inner.steps
 
     def meta_gradient(first_order: bool):
         adapt = tasks.make_adapt(
-            game,
-            tx,
-            steps=steps,
-            first_order=first_order,
-            unroll=unroll,
-            history=multi_step_steps > 0,
+            inner, draw=True, first_order=first_order, history=multi_step_steps > 0
         )
 
-        def query(adapted: Pair, episode: Episode, key: Array):
-            g_key, d_key = jax.random.split(key)
-            g_loss, g_metrics = players.g(adapted, episode.query, g_key, {})
-            d_loss, d_metrics = players.d(adapted, episode.query, d_key, {})
-            return Pair(g_loss, d_loss), {**g_metrics, **d_metrics}
-
         def losses(params: Pair, key: Array, episode: Episode, step: Array):
-            inner, outer = jax.random.split(key)
-            adapted, _ = adapt(params, inner, episode.support)
+            inner_key, outer = jax.random.split(key)
+            adapted, _ = adapt(params, inner_key, episode.support)
             if multi_step_steps == 0:
-                return query(adapted, episode, outer)
+                return loss(game, adapted, episode.query, outer)
             values, metrics = jax.lax.map(
-                lambda at: query(at[0], episode, at[1]), (adapted, jax.random.split(outer, steps))
+                lambda at: loss(game, at[0], episode.query, at[1]),
+                (adapted, jax.random.split(outer, steps)),
             )
             weights = step_weights(step, steps, multi_step_steps)
             last = {name: value[-1] for name, value in metrics.items()}
-            return Pair(*(jnp.vdot(weights, value) for value in values)), last
+            return jax.tree.map(lambda value: jnp.vdot(weights, value), values), last
 
         def gradient(params: Pair, key: Array, episode: Episode, step: Array):
             values, pull, metrics = jax.vjp(
                 lambda p: losses(p, key, episode, step), params, has_aux=True
             )
+            if not isinstance(values, Pair):  # one loss for both players
+                return pull(jnp.ones_like(values))[0], metrics
             one, zero = jnp.ones_like(values.g), jnp.zeros_like(values.g)
             (of_g,), (of_d,) = pull(Pair(one, zero)), pull(Pair(zero, one))
             return Pair(of_g.g, of_d.d), metrics
 
         return gradient
 
-    follow = reptile.make(game, tx, steps=steps)
     first, exact = meta_gradient(True), meta_gradient(False)
+    follow = reptile.way_back(inner)
 
     def gradient(params: Pair, key: Array, episode: Episode, step: Array):
         args = params, key, episode, step
-        if warm_up_steps == first_order_steps == 0:
-            return exact(*args)
+        if warm_up_steps == 0 and first_order_steps in (0, ALWAYS):
+            return first(*args) if first_order_steps else exact(*args)
         stage = jnp.where(step < warm_up_steps, 0, jnp.where(step < first_order_steps, 1, 2))
-        return jax.lax.switch(stage, (follow, first, exact), *args)
+        return jax.lax.switch(stage, (warm_up, first, exact), *args)
 
-    return gradient
+    def warm_up(*args):
+        _, metrics = jax.eval_shape(first, *args)  # those of the query, which is not looked at
+        direction, found = follow(*args)
+        return direction, {name: found.get(name, jnp.zeros(())) for name in metrics}
+
+    return tasks.Learner(inner, gradient)
 
 
 def step_weights(step: Array, n: int, anneal: int) -> Array:

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 
-from fsgan import tasks
-from fsgan.types import Array, Episode, Game, Pair
+from fsgan import learned, tasks
+from fsgan.types import Array, Episode, Pair
 
 
-def make(game: Game, tx: Pair, *, steps: int) -> tasks.TaskGradient:
+def make(inner: tasks.Inner) -> tasks.Learner:
     """The outer gradient is the way back from the adapted parameters: w - adapt(w).
 
-    With outer SGD at rate e this is w <- w + e (mean over tasks of adapt(w) - w).
+    With outer SGD at rate e this is w <- w + e (mean over tasks of adapt(w) - w). ValueError where
+    the inner loop has settings to learn: they would have no loss to follow.
     """
-    adapt = tasks.make_adapt(game, tx, steps=steps)
+    if inner.learned is not learned.nothing:
+        raise ValueError("Reptile has no query loss for `learned` settings: use maml, or none")
+    return tasks.Learner(inner, way_back(inner))
+
+
+def way_back(inner: tasks.Inner) -> tasks.TaskGradient:
+    """Reptile's direction for the initial parameters; learned settings stay as they are."""
+    adapt = tasks.make_adapt(inner, draw=True)
 
     def gradient(params: Pair, key: Array, episode: Episode, step: Array):
+        networks, settings = tasks.separate(params)
         adapted, metrics = adapt(params, key, episode.support)
-        back = jax.tree.map(lambda start, end: start - end, params, adapted)
-        return back, {name: value[-1] for name, value in metrics.items()}
+        back = jax.tree.map(lambda start, end: start - end, networks, adapted)
+        still = jax.tree.map(jnp.zeros_like, settings)
+        return tasks.unite(back, still), {name: value[-1] for name, value in metrics.items()}
 
     return gradient

@@ -19,6 +19,7 @@ class Up(nn.Module):
 
     features: int
     activation: str
+    affine: str
     impl: str
 
     @nn.compact
@@ -26,7 +27,7 @@ class Up(nn.Module):
         x = layers.ConvTranspose(
             self.features, KERNEL, STRIDES, PADDING, use_bias=False, impl=self.impl, name="conv"
         )(x)
-        return layers.activation(self.activation)(layers.Norm(name="norm")(x))
+        return layers.activation(self.activation)(layers.Norm(self.affine, name="norm")(x))
 
 
 class Down(nn.Module):
@@ -48,10 +49,10 @@ class Generator(layers.Net):
     @nn.compact
     def __call__(self, z: Array) -> Array:
         *finer, coarsest = self.channels()
-        x = layers.Stem(self.coarsest(), coarsest, name="stem")(z)
+        x = layers.Stem(self.coarsest(), coarsest, self.affine, name="stem")(z)
         x = layers.activation(self.activation)(x)
         for i, features in enumerate(reversed(finer)):
-            x = Up(features, self.activation, self.impl, name=f"block{i}")(x)
+            x = Up(features, self.activation, self.affine, self.impl, name=f"block{i}")(x)
         x = layers.ConvTranspose(
             self.image_shape[-1], KERNEL, STRIDES, PADDING, impl=self.impl, scale=1.0, name="head"
         )(x)

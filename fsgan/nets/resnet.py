@@ -19,14 +19,15 @@ class Up(nn.Module):
 
     features: int
     activation: str
+    affine: str
     impl: str
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         act = layers.activation(self.activation)
-        y = layers.upsample(act(layers.Norm(name="norm0")(x)))
+        y = layers.upsample(act(layers.Norm(self.affine, name="norm0")(x)))
         y = layers.Conv(self.features, impl=self.impl, name="conv0")(y)
-        y = act(layers.Norm(name="norm1")(y))
+        y = act(layers.Norm(self.affine, name="norm1")(y))
         y = layers.Conv(self.features, impl=self.impl, name="conv1")(y)
         # A 1x1 convolution commutes with upsampling: it is cheaper before.
         x = layers.Conv(
@@ -60,10 +61,10 @@ class Generator(layers.Net):
     @nn.compact
     def __call__(self, z: Array) -> Array:
         channels = self.channels()
-        x = layers.Stem(self.coarsest(), channels[-1], name="stem")(z)
+        x = layers.Stem(self.coarsest(), channels[-1], self.affine, name="stem")(z)
         for i, features in enumerate([*reversed(channels[:-1]), channels[0]]):
-            x = Up(features, self.activation, self.impl, name=f"block{i}")(x)
-        x = layers.activation(self.activation)(layers.Norm(name="norm")(x))
+            x = Up(features, self.activation, self.affine, self.impl, name=f"block{i}")(x)
+        x = layers.activation(self.activation)(layers.Norm(self.affine, name="norm")(x))
         x = layers.Conv(self.image_shape[-1], impl=self.impl, scale=1.0, name="head")(x)
         return jnp.tanh(x)
 
