@@ -17,6 +17,7 @@ jax.config.update("jax_disable_most_optimizations", True)  # compiles several ti
 if "FSGAN_TESTS_CACHE" not in os.environ:
     CACHE = tempfile.TemporaryDirectory(prefix="fsgan-tests-")
     os.environ["FSGAN_TESTS_CACHE"] = os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 jax.config.update("jax_compilation_cache_dir", os.environ["FSGAN_TESTS_CACHE"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 

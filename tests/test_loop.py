@@ -94,3 +94,44 @@ def test_compilation_is_reported_once_for_each_length(tmp_path, capsys):
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("count ")]
     assert "compiled in" in lines[1]
     assert sum("compiled in" in line for line in lines) == 1
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_batches_are_really_split_over_the_devices(tmp_path, axis):
+    """The step sees a batch with a different half on each of the two devices."""
+    shape, seen = (4, 6), []
+
+    def step(state, batch):
+        jax.debug.inspect_array_sharding(batch, callback=seen.append)
+        return job().step(state, batch)
+
+    split = job(step=step, sample=lambda key, data: jnp.ones(shape), batch_axis=axis)
+    assert loop.run(split, tmp_path, steps=2, **EVERY)
+    assert seen[0].shard_shape(shape) == ((2, 6), (4, 3))[axis]
+
+
+def poisoned(what: str, at: int):
+    """The counting step, but the metric or the parameter is not finite from that step on."""
+
+    def step(state, batch):
+        after, metrics = job().step(state, batch)
+        poison = jnp.where(after.step >= at, jnp.nan, 0.0)
+        if what == "params":
+            return after.replace(params=after.params + poison), {"batch": metrics["batch"]}
+        return after, {**metrics, "batch": metrics["batch"] + poison}
+
+    return job(step=step)
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("batch", "batch is not finite at step 7.* step 4 is kept"),
+        ("params", "a parameter is not finite at step 8.* step 4 is kept"),
+    ],
+)
+def test_what_is_not_finite_stops_the_run_and_is_never_saved(tmp_path, what, message):
+    every = {"report_every": 2, "observe_every": 4, "save_every": 4}
+    with pytest.raises(loop.NonFiniteError, match=message):
+        loop.run(poisoned(what, at=7), tmp_path, steps=12, **every)
+    assert loop.Checkpoints(tmp_path / "checkpoints").latest() == 4

@@ -1,5 +1,7 @@
 """The three phases end to end, in their smallest form: resuming, devices, and bad input."""
 
+import dataclasses
+import functools
 import importlib
 import json
 import os
@@ -7,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -30,20 +33,46 @@ def run(config: ConfigDict, workdir: Path, **options) -> bool:
     return loop.run(train.prepare(config, workdir), workdir, **train.intervals(config), **options)
 
 
+PHASES = ["pretrain", "transfer", "meta"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def images_are_made_once():
+    """Every run here learns from the same few image sets."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(train.build.data, "load", functools.cache(train.build.data.load))
+    yield
+    patch.undo()
+
+
 @pytest.fixture(scope="session")
-def source(tmp_path_factory) -> Path:
+def finished(tmp_path_factory) -> Callable[[str], Path]:
+    """The workdir of a finished run of a phase. Look, but change nothing."""
+
+    @functools.cache
+    def finish(phase: str) -> Path:
+        workdir = tmp_path_factory.mktemp(phase)
+        assert run(small(phase, finish("pretrain") if phase == "transfer" else None), workdir)
+        return workdir
+
+    return finish
+
+
+@pytest.fixture(scope="session")
+def source(finished) -> Path:
     """A finished pretraining run to transfer from."""
-    workdir = tmp_path_factory.mktemp("source")
-    assert run(config_of("pretrain", "smoke"), workdir)
-    return workdir
+    return finished("pretrain")
 
 
-def small(phase: str, source: Path, **fields) -> ConfigDict:
-    """The smallest form of a phase on glyphs of one script, 8 steps, 2 to a dispatch."""
+# 12 steps, 2 to a dispatch, on images that are as small as they can be.
+SMALL = "smoke,steps=12,save_every=4,observe_every=12,data.size=(8,8)"
+
+
+def small(phase: str, source: Path | None, **fields) -> ConfigDict:
+    """The smallest form of a phase, on glyphs."""
     name = {"meta": "maml_gan"}.get(phase, phase)
-    every = {"steps": 8, "save_every": 4, "observe_every": 8}
-    words = "smoke,reptile" if phase == "meta" else "smoke"  # compiles faster than MAML
-    config = config_of(name, words, **{**every, **fields})
+    words = f"{SMALL},reptile" if phase == "meta" else SMALL  # compiles faster than MAML
+    config = config_of(name, words, **fields)
     if phase == "transfer":
         config.init_from, config.data.name = str(source), "glyphs"
     return config
@@ -69,16 +98,12 @@ def losses_of(workdir: Path) -> list[dict]:
     return [{k: v for k, v in line.items() if k != "rate"} for line in lines]
 
 
-PHASES = ["pretrain", "transfer", "meta"]
-
-
 @pytest.mark.parametrize("phase", PHASES)
-def test_a_stopped_run_goes_on_bit_for_bit(phase, source, tmp_path, monkeypatch):
+def test_a_stopped_run_goes_on_bit_for_bit(phase, finished, source, tmp_path, monkeypatch):
     """2N steps equal N steps, SIGTERM, and N steps: parameters, both optimizers, average, keys,
     data order, and the losses that were logged. N is between two regular saves."""
-    whole, halves = tmp_path / "whole", tmp_path / "halves"
-    config = small(phase, source, steps=12)
-    assert run(config, whole)
+    whole, halves = finished(phase), tmp_path
+    config = small(phase, source)
     write = loop.Logger.write
 
     def write_and_kill(self, step, *args, **kwargs):
@@ -127,11 +152,10 @@ runpy.run_path({main!r}, run_name="__main__")
 """
 
 
-def test_a_run_killed_in_the_middle_of_a_save_goes_on_bit_for_bit(tmp_path):
+def test_a_run_killed_in_the_middle_of_a_save_goes_on_bit_for_bit(finished, tmp_path):
     """SIGKILL when the save of step 8 is written but not yet in place."""
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    arg = "steps=12,save_every=4,observe_every=12"
-    argv = [f"--config={ROOT / 'configs' / 'pretrain.py'}:smoke,{arg}", f"--workdir={killed}"]
+    whole, killed = finished("pretrain"), tmp_path / "killed"
+    argv = [f"--config={ROOT / 'configs' / 'pretrain.py'}:{SMALL}", f"--workdir={killed}"]
     script = KILLED_WHILE_SAVING.format(
         root=str(ROOT), configs=str(ROOT / "configs"), argv=argv, main=str(ROOT / "main.py")
     )
@@ -139,106 +163,59 @@ def test_a_run_killed_in_the_middle_of_a_save_goes_on_bit_for_bit(tmp_path):
     assert result.returncode == -signal.SIGKILL, result.stderr
     assert Checkpoints(killed / "checkpoints").latest() == 4
 
-    config = config_of("pretrain", f"smoke,{arg}")
-    assert run(config, killed)
-    assert run(config, whole)
+    assert run(small("pretrain", None), killed)
     assert saved(whole, 12) == saved(killed, 12)
     assert losses_of(whole) == losses_of(killed)
 
 
 @pytest.mark.parametrize(
-    ("phase", "fields"),
+    ("phase", "fields", "shape"),
     [
-        ("pretrain", {}),
-        ("pretrain", {"d_steps": 3}),
+        ("pretrain", {}, (8, 8, 8, 1)),
+        ("pretrain", {"d_steps": 2}, (2, 8, 8, 8, 1)),
         # Adam would divide by its own rounding errors where a gradient is almost zero.
-        ("meta", {"outer.name": "sgd", "outer.b1": None, "outer.b2": None}),
+        ("meta", {"outer.name": "sgd", "outer.b1": None, "outer.b2": None}, (2, 5, 8, 8, 1)),
     ],
 )
-def test_two_devices_equal_one(phase, fields, source, tmp_path):
+def test_two_devices_equal_one(phase, fields, shape, source, tmp_path):
+    """And each has one half of the images, or of the tasks."""
     devices = jax.devices()
     assert len(devices) == 2
-    config = small(phase, source, **fields)
-    states = []
+    config = small(phase, source, steps=4, observe_every=4, **fields)
+    states, seen = [], []
     for n in (1, 2):
+        job = train.prepare(config, tmp_path / str(n))
+
+        def step(state, batch, job=job):
+            images = batch.support if phase == "meta" else batch
+            jax.debug.inspect_array_sharding(images, callback=seen.append)
+            return job.step(state, batch)
+
+        # Without a look at the samples, which has nothing to do with the devices.
+        bare = dataclasses.replace(job, step=step, observe=lambda state, log, last: {})
         workdir = tmp_path / str(n)
-        job = train.prepare(config, workdir)
-        assert loop.run(job, workdir, **train.intervals(config), devices=devices[:n])
+        assert loop.run(bare, workdir, **train.intervals(config), devices=devices[:n])
         example = jax.eval_shape(job.init)
         states.append(Checkpoints(workdir / "checkpoints").restore(example).params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), *states)
-
-
-def test_batches_are_really_split_over_the_devices(source, tmp_path):
-    """The step sees a batch with a different half on each device."""
-    config = small("pretrain", source)
-    job = train.prepare(config, tmp_path)
-    seen = []
-
-    def step(state, batch):
-        jax.debug.inspect_array_sharding(batch, callback=seen.append)
-        return job.step(state, batch)
-
-    import dataclasses
-
-    loop.run(dataclasses.replace(job, step=step), tmp_path, **train.intervals(config))
-    shape = (config.batch, 28, 28, 1)
-    assert seen
-    assert seen[0].shard_shape(shape) == (config.batch // 2, 28, 28, 1)
-
-
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
-    source, tmp_path
-):
-    import dataclasses
-
-    config = small("pretrain", source)
-    job = train.prepare(config, tmp_path)
-
-    def step(state, batch):
-        after, metrics = job.step(state, batch)
-        poison = jax.numpy.where(state.step == 6, jax.numpy.nan, 0.0)
-        return after, {**metrics, "d_loss": metrics["d_loss"] + poison}
-
-    broken = dataclasses.replace(job, step=step)
-    with pytest.raises(
-        loop.NonFiniteError, match=r"d_loss is not finite at step 7.*step 4 is kept"
-    ):
-        loop.run(broken, tmp_path, **train.intervals(config))
-    assert Checkpoints(tmp_path / "checkpoints").latest() == 4
-
-
-def test_parameters_that_are_not_finite_are_never_saved(source, tmp_path):
-    import dataclasses
-
-    config = small("pretrain", source)
-    job = train.prepare(config, tmp_path)
-
-    def step(state, batch):
-        after, metrics = job.step(state, batch)
-        bad = jax.tree.map(
-            lambda x: jax.numpy.where(state.step == 7, jax.numpy.inf, x), after.params
-        )
-        return after.replace(params=bad), metrics
-
-    with pytest.raises(loop.NonFiniteError, match="a parameter is not finite at step 8"):
-        loop.run(dataclasses.replace(job, step=step), tmp_path, **train.intervals(config))
-    assert Checkpoints(tmp_path / "checkpoints").latest() == 4
+    half = list(shape)
+    half[job.batch_axis] //= 2
+    assert seen[-1].shard_shape(shape) == tuple(half)
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_a_run_leaves_what_a_person_wants_to_see(phase, source, tmp_path):
-    assert run(small(phase, source), tmp_path)
+def test_a_run_leaves_what_a_person_wants_to_see(phase, finished):
+    workdir = finished(phase)
     for name in ("config.json", "data.json", "metrics.jsonl", "curves.png"):
-        assert (tmp_path / name).stat().st_size > 0, name
-    assert list(tmp_path.rglob("events.out.tfevents.*"))
-    pictures = {path.name for path in (tmp_path / "samples").glob("*.png")}
-    assert any("00008" in name for name in pictures), pictures
+        assert (workdir / name).stat().st_size > 0, name
+    assert list(workdir.rglob("events.out.tfevents.*"))
+    pictures = {path.name for path in (workdir / "samples").glob("*.png")}
+    assert any("00012" in name for name in pictures), pictures
     if phase == "meta":
         assert any("test" in name for name in pictures)
-        final = losses_of(tmp_path)[-1]
+        final = losses_of(workdir)[-1]
         assert {"score/energy", "score/energy_floor", "score/test_energy"} <= set(final)
-    record = json.loads((tmp_path / "data.json").read_text())
+    record = json.loads((workdir / "data.json").read_text())
     assert all(len(part["fingerprint"]) == 12 for part in record["data"].values())
 
 
@@ -250,7 +227,7 @@ def test_meta_holds_classes_out_where_the_source_does_not(source, tmp_path):
     for i in range(10):
         (tmp_path / f"images/{i}").mkdir(parents=True)
         for j in range(4):
-            pixels = noise.integers(0, 256, (28, 28), np.uint8)
+            pixels = noise.integers(0, 256, (8, 8), np.uint8)
             Image.fromarray(pixels).save(tmp_path / f"images/{i}/{j}.png")
     name = f"folder:{tmp_path / 'images'}"
     config = small("meta", source, **{"data.name": name, "shots": 1, "steps": 2})
@@ -329,7 +306,9 @@ class TestBadInput:
 
     def test_a_workdir_of_another_config(self, source, tmp_path):
         train.prepare(small("pretrain", source, loss="minimax"), tmp_path)
-        assert run(small("pretrain", source), tmp_path)  # nothing was saved: nothing is lost
+        train.prepare(small("pretrain", source), tmp_path)  # nothing was saved: nothing is lost
+        assert json.loads((tmp_path / "config.json").read_text())["loss"] == "non_saturating"
+        shutil.copytree(source / "checkpoints", tmp_path / "checkpoints")
         train.prepare(small("pretrain", source), tmp_path)  # the same one is welcome
         with pytest.raises(
             ValueError, match=r"belongs to another config: loss is 'non_sat.*'hinge'"
@@ -338,7 +317,7 @@ class TestBadInput:
 
     def test_a_workdir_of_other_data(self, source, tmp_path, monkeypatch):
         """The same config, but what is behind its names has changed since."""
-        assert run(small("pretrain", source), tmp_path)
+        workdir = shutil.copytree(source, tmp_path / "run")
         load = train.build.data.load
 
         def changed(*args, **options):
@@ -347,11 +326,11 @@ class TestBadInput:
 
         monkeypatch.setattr(train.build.data, "load", changed)
         with pytest.raises(ValueError, match=r"another data: data.train.fingerprint is '\w{12}'"):
-            train.prepare(small("pretrain", source), tmp_path)
+            train.prepare(small("pretrain", source), workdir)
 
-    @pytest.mark.parametrize(
-        ("argv", "message"),
-        [
+    def test_the_command_ends_with_one_line_and_code_2(self, tmp_path):
+        """Each in a process of its own, forked from one that has imported everything."""
+        commands = [
             ([], "--config must have a value"),
             (["--config=configs/nowhere.py"], "configs/nowhere.py"),
             (["--config=configs/pretrain.py:mnits"], "did you mean 'mnist'"),
@@ -361,13 +340,30 @@ class TestBadInput:
             ),
             (["--config=configs/pretrain.py", "--config.loss=hing"], "did you mean 'hinge'"),
             (["--config=configs/pretrain.py", "--config.batch=many"], "many"),
-        ],
-    )
-    def test_the_command_ends_with_one_line_and_code_2(self, argv, message, tmp_path):
-        command = [sys.executable, "main.py", f"--workdir={tmp_path / 'run'}", *argv]
-        result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-        assert result.returncode == 2, result.stderr
-        assert message in result.stderr
-        assert len(result.stderr.strip().splitlines()) == 1, result.stderr
-        assert "Traceback" not in result.stderr
+        ]
+        argv = [[f"--workdir={tmp_path / 'run'}", *given] for given, _ in commands]
+        script = COMMANDS.format(root=str(ROOT), commands=argv, errors=str(tmp_path))
+        result = subprocess.run([sys.executable, "-c", script], capture_output=True, cwd=ROOT)
+        assert result.stdout.split() == [b"2"] * len(commands), result
+        for i, (_, message) in enumerate(commands):
+            error = (tmp_path / str(i)).read_text()
+            assert message in error
+            assert len(error.strip().splitlines()) == 1, error
+            assert "Traceback" not in error
         assert not (tmp_path / "run").exists()
+
+
+COMMANDS = """
+import os, sys
+sys.path.insert(0, {root!r})
+import main
+from absl import app
+
+for i, argv in enumerate({commands!r}):
+    child = os.fork()
+    if not child:
+        os.dup2(os.open(os.path.join({errors!r}, str(i)), os.O_CREAT | os.O_WRONLY), 2)
+        sys.argv = ["main.py", *argv]
+        app.run(main.main, flags_parser=main.parse)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
