@@ -1,5 +1,6 @@
 """Run a config: python main.py --config=configs/maml_gan.py [--workdir=DIR] [--config.x=value]."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -7,12 +8,16 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from fsgan import loop, train
+from fsgan import drawing, loop, scoring, train
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/, FILE:words for variants."
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; runs/<name> by default.")
+AFTERWARDS = {"evaluate": scoring.run, "sample": drawing.run}  # done with a finished run
+DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "One of several processes of a run: see the README."
+)
 CACHE = Path.home() / ".cache" / "fsgan" / "xla"
 
 
@@ -46,9 +51,18 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # of the libraries below; our own reports are printed
     if jax.config.jax_compilation_cache_dir is None:  # unless the environment names another one
         jax.config.update("jax_compilation_cache_dir", str(CACHE))
+    if DISTRIBUTED.value:
+        # On SLURM and on TPU pods jax finds the others by itself, elsewhere by these.
+        names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+        where, *numbers = map(os.environ.get, names)
+        jax.distributed.initialize(where, *(n and int(n) for n in numbers))
     config = CONFIG.value
-    workdir = Path(WORKDIR.value or Path("runs") / config.name)
     try:
+        place = config.get("run") or "runs"  # what is made of a run lies in it
+        workdir = Path(WORKDIR.value or Path(place) / config.name)
+        if config.phase in AFTERWARDS:
+            AFTERWARDS[config.phase](config, workdir)
+            return
         job = train.prepare(config, workdir)
     except (ValueError, OSError) as error:
         fail(error, 2)

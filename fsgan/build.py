@@ -16,7 +16,19 @@ import optax
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from fsgan import checkpoint, data, gan, learned, losses, meta, nets, optim, outer_losses, plugins
+from fsgan import (
+    checkpoint,
+    data,
+    gan,
+    learned,
+    losses,
+    meta,
+    nets,
+    optim,
+    outer_losses,
+    plugins,
+    transfer,
+)
 from fsgan.features import pixels
 from fsgan.images import take_classes
 from fsgan.metrics import energy
@@ -96,6 +108,13 @@ def make_game(config: ConfigDict, image_shape: tuple[int, int, int], method: Met
         method=method,
         d_steps=config.d_steps,
     )
+
+
+def make_method(config: ConfigDict) -> Method:
+    """The transfer method `config.method`, with the switches that come on top of it."""
+    method = make_plugin(transfer, config.method)
+    switches = [plugins.find(transfer, name).make() for name in config.switches]
+    return transfer.combine(method, *switches) if switches else method
 
 
 def make_learner(config: ConfigDict, game: Game) -> Learner:

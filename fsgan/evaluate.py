@@ -78,8 +78,7 @@ def observe_transfer(
 
 
 def observe_tasks(
-    game: Game,
-    tx: Pair,
+    inner: tasks.Inner,
     valid: Episode,
     test: Episode,
     key: Array,
@@ -91,7 +90,7 @@ def observe_tasks(
     """For meta-learning: adaptation to held-out classes, those of `test` at the end only.
 
     Args:
-      game, tx: what is played inside and the inner optimizers.
+      inner: the inner loop.
       valid, test: one episode per class, on a leading axis.
       steps: inner steps taken.
       show: the inner steps after which samples are shown, none beyond `steps` (ValueError).
@@ -105,17 +104,16 @@ def observe_tasks(
     """
     if not all(0 <= s <= steps for s in show):
         raise ValueError(f"show={tuple(show)}: there are only steps 0 to {steps} of adaptation")
-    adapt = tasks.make_adapt(game, tx, steps=steps, history=True)
+    adapt = tasks.make_adapt(inner, steps=steps, history=True)
     adapt_key, z_key = jax.random.split(key)
     stages = np.array(sorted({0, *show, steps}))
 
     def one(params: Pair, episode: Episode) -> Array:
         path, _ = adapt(params, adapt_key, episode.support)
-        path = jax.tree.map(
-            lambda start, after: jnp.concatenate([start[None], after]), params, path
-        )
+        start, _ = tasks.separate(params)
+        path = jax.tree.map(lambda a, after: jnp.concatenate([a[None], after]), start, path)
         chosen = jax.tree.map(lambda x: x[stages], path)
-        return jax.lax.map(lambda p: gan.sample(game, p, z_key, n), chosen)
+        return jax.lax.map(lambda p: gan.sample(inner.game, p, z_key, n), chosen)
 
     @jax.jit
     def measure(params: Pair, episodes: Episode):

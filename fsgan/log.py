@@ -23,7 +23,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from fsgan import trees
+from fsgan import pictures, trees
 
 
 class Logger:
@@ -100,7 +100,7 @@ class Logger:
     def images(self, step: int, name: str, picture: np.ndarray) -> None:
         """Write a uint8 [h, w, 1, 3 or 4] picture as samples/NAME_STEP.png and to TensorBoard."""
         if self._writes:
-            _to_pil(picture).save(self._workdir / "samples" / f"{name}_{step:08d}.png")
+            pictures.save(picture, self._workdir / "samples" / f"{name}_{step:08d}.png")
             self._events.add_image(name, picture, step, dataformats="HWC")
         self._mark = time.perf_counter()
 
@@ -151,12 +151,6 @@ def _duration(seconds: float) -> str:
 def _line(values: Mapping[str, float]) -> str:
     """Four digits of each value, in columns that stay where they are from line to line."""
     return " ".join(f"{name} {value:<#9.4g}" for name, value in values.items()).rstrip()
-
-
-def _to_pil(picture: np.ndarray):
-    from PIL import Image
-
-    return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
 
 
 def parameter_overview(params: Any) -> str:

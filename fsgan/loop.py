@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
 from fsgan import sharding
 from fsgan.checkpoint import Checkpoints
@@ -56,6 +57,12 @@ class Interrupt:
     def _handle(self, number: int, frame) -> None:
         self.signal = signal.Signals(number).name
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C stops at once
+
+    def anywhere(self) -> bool:
+        """Whether a signal has come to any process: all leave at the same step, or none."""
+        if jax.process_count() == 1:
+            return self.signal is not None
+        return bool(multihost_utils.process_allgather(np.array(self.signal is not None)).any())
 
     def __exit__(self, *exception) -> None:
         for number, handler in self._before.items():
@@ -132,7 +139,7 @@ def run(
         if done == 0:
             job.observe(state, log, False)
 
-        while done < steps and interrupt.signal is None:
+        while done < steps and not interrupt.anywhere():
             length = min(report_every - done % report_every, steps - done)
             compile_seconds = None
             if length not in compiled:
@@ -152,17 +159,17 @@ def run(
                 scores = job.observe(state, log, last)
                 if scores:
                     log.scores(done, job.phase, scores)
-            if last or scores or done % save_every == 0 or interrupt.signal:
+            if last or scores or done % save_every == 0 or interrupt.anywhere():
                 if not all_finite(state.params):
                     raise _non_finite("a parameter", done, checkpoints)
                 checkpoints.save(done, state, score=scores.get(job.score))
-        if interrupt.signal:
+        if interrupt.anywhere():
             if done and checkpoints.latest() != done:  # the signal came after the last look at it
                 checkpoints.save(done, state)
             what = (
                 f"saved step {done}; the same command goes on from there" if done else "no step yet"
             )
-            log.info(f"{interrupt.signal}: {what}")
+            log.info(f"{interrupt.signal or 'stopped'}: {what}")
         checkpoints.wait()
     if jax.process_index() == 0:
         curves(workdir)

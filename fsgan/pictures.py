@@ -78,6 +78,13 @@ def grid(
     return picture
 
 
+def save(picture: np.ndarray, path: str | Path) -> None:
+    """Write a uint8 picture [h, w, 1, 3 or 4] to a file, in the format of its suffix."""
+    from PIL import Image
+
+    Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(path)
+
+
 def curves(workdir: str | Path) -> Path | None:
     """Draw all that metrics.jsonl holds, one panel for each kind, into curves.png.
 

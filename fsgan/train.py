@@ -18,10 +18,8 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from fsgan import build, episodes, evaluate, gan, images, loop, plugins, tasks
-from fsgan import meta as meta_learners
-from fsgan import transfer as methods
 from fsgan.loop import Job
-from fsgan.types import GANState, Method, Pool
+from fsgan.types import GANState, Images, Method, Pool
 
 
 def check_devices(n: int, what: str) -> None:
@@ -70,13 +68,12 @@ def transfer(config: ConfigDict) -> Job:
         raise ValueError(
             "transfer needs init_from: --config.init_from=runs/pretrain, a finished run"
         )
-    method = build.make_plugin(methods, config.method)
-
+    method = build.make_method(config)
     params_key, train_key, data_key, picture_key = build.keys(config)
     (available,) = build.load_data(config, config.split)
     chosen = build.few(len(available.labels), config.shots, config.seed)
     target = available._replace(images=available.images[chosen], labels=available.labels[chosen])
-    game = build.make_game(config, target.images.shape[1:], method)
+    game = method.extend(build.make_game(config, target.images.shape[1:], method))
     tx = build.make_optimizers(config.optimizer, config.steps)
     sample = real_batches(config)
     source = build.initial_params(config, game, params_key)()
@@ -85,7 +82,7 @@ def transfer(config: ConfigDict) -> Job:
     def init() -> GANState:
         start_key, key = jax.random.split(train_key)
         real = jnp.asarray(target.images)
-        params, memory = method.start(source, images.to_float(real), start_key)
+        params, memory = method.start(game, source, images.to_float(real), start_key)
         return gan.start(params, key, tx, method, memory=memory)
 
     return Job(
@@ -117,19 +114,15 @@ def meta(config: ConfigDict) -> Job:
             f"queries={config.queries}: the scores compare with 2 query images or more"
         )
 
-    parts = build.load_data(config, "train", "valid", "test")
-    train, image_shape = parts[0], parts[0].images.shape[1:]
-    if any(set(train.classes) & set(part.classes) for part in parts[1:]):
-        parts = build.hold_out(train, config.seed)  # a source that does not hold classes out
-    sets = dict(zip(("train", "valid", "test"), parts, strict=True))
+    sets = class_splits(config)
+    image_shape = sets["train"].images.shape[1:]
     pools = {split: episodes.make_pool(part) for split, part in sets.items()}
     shots, queries = config.shots, config.queries
     for split, pool in pools.items():
         episodes.check_pool(pool, shots, queries, sets[split].classes)
     game = build.make_game(config, image_shape, Method())
-    inner = build.make_optimizers(config.inner, config.learner.steps)
     outer = build.make_optimizers(config.outer, config.steps)
-    gradient = build.make_plugin(meta_learners, config.learner, game, inner)
+    learner = build.make_learner(config, game)
     valid, test = (
         episodes.fixed_episodes(
             config.seed,
@@ -145,15 +138,22 @@ def meta(config: ConfigDict) -> Job:
 
     return Job(
         phase="meta",
-        init=lambda: tasks.start(initial(), train_key, outer),
-        step=tasks.make_step(gradient, outer, chunk=chunk, ema_decay=config.ema_decay),
+        init=lambda: tasks.start(initial(), train_key, outer, learner),
+        step=tasks.make_step(
+            learner, outer, chunk=chunk, ema_decay=config.ema_decay, only=config.only or None
+        ),
         sample=lambda key, pool: episodes.episodes(
             key, pool, config.tasks, shots=shots, queries=queries
         ),
         data=pools["train"],
         data_key=data_key,
         observe=evaluate.observe_tasks(
-            game, inner, valid, test, picture_key, steps=config.adapt_steps, show=tuple(config.show)
+            learner.inner,
+            valid,
+            test,
+            picture_key,
+            steps=config.adapt.test_steps,
+            show=tuple(config.adapt.show),
         ),
         record={
             **build.record_of(**sets),
@@ -163,6 +163,14 @@ def meta(config: ConfigDict) -> Job:
         },
         score="energy",
     )
+
+
+def class_splits(config: ConfigDict) -> dict[str, Images]:
+    """The image sets train, valid and test, which share no class."""
+    parts = build.load_data(config, "train", "valid", "test")
+    if any(set(parts[0].classes) & set(part.classes) for part in parts[1:]):
+        parts = build.hold_out(parts[0], config.seed)  # a source that does not hold classes out
+    return dict(zip(("train", "valid", "test"), parts, strict=True))
 
 
 def evenly(total: int, n: int) -> np.ndarray:
@@ -225,6 +233,8 @@ def claim(workdir: Path, config: dict[str, Any], record: dict[str, Any]) -> None
                     )
                     + "; choose another --workdir, or remove that one"
                 )
+    if jax.process_index() > 0:
+        return  # the first process writes for all
     workdir.mkdir(parents=True, exist_ok=True)
     for name, now in ours.items():
         partial = workdir / f"{name}.tmp"

@@ -13,17 +13,22 @@ MODULES = sorted(
 # From the left to the right of the design: a module imports from its own layer or from lower ones.
 LAYERS = [
     {"types", "plugins"},
-    {"losses", "optim", "trees", "images", "nets", "data", "episodes", "features", "metrics"},
+    {"losses", "augment", "optim", "trees", "images"}
+    | {"nets", "data", "episodes", "features", "metrics"},
     {"subspaces"},
     {"gan"},
+    {"learned", "outer_losses", "panel"},
     {"tasks"},
     {"transfer", "meta"},
     {"sharding", "log", "checkpoint", "pictures"},
     {"evaluate"},
     {"loop", "build"},
     {"train"},
+    {"subjects"},
+    {"scoring", "compare", "drawing"},
 ]
 DRIVERS = {"train", "build", "loop", "evaluate", "checkpoint", "log"}
+DRIVERS |= {"subjects", "scoring", "compare", "drawing"}
 LIBRARY = [name for name in MODULES if [*name.split("."), ""][1] not in DRIVERS]
 
 
@@ -61,7 +66,7 @@ def test_only_one_place_knows_each_service():
         "tensorflow_datasets": {"data"},
         "tensorboardX": {"log"},
         "clu": {"log"},
-        "ml_collections": {"train", "build"},
+        "ml_collections": {"train", "build", "subjects", "scoring", "drawing"},
         "absl": set(),
         "tensorflow": set(),
     }

@@ -14,7 +14,7 @@ from fsgan import Pair, gan, learned, losses, outer_losses, tasks
 from fsgan.meta import anil, dawson, fomaml, maml, maml_plus_plus, meta_sgd, reptile
 from fsgan.tasks import Inner
 
-PENALTY = losses.penalty(r1=0.3)
+PENALTY = losses.penalty(r1=0.3)  # costs much compilation: for those alone who ask for it
 
 
 def noise_like(key, tree):
@@ -26,7 +26,7 @@ def noise_like(key, tree):
 
 def setting(key, names=(), steps=3, **options):
     """An inner loop, its meta-parameters moved off their start, and an episode."""
-    game = toys.game(penalty=PENALTY)
+    game = toys.game(penalty=PENALTY if "penalty" in names else None)
     inner = Inner(
         game, toys.sgd(0.2), steps=steps, learned=learned.make(names, steps=steps), **options
     )
