@@ -201,7 +201,9 @@ def transferred(config: ConfigDict, trained: ConfigDict, state: Any) -> Subject:
         available,
         others,
         support=available.images[chosen],
-        seen=build.load_data(origin, "train")[0],
+        seen=train.class_splits(origin)["train"]
+        if origin.phase == "meta"
+        else build.load_data(origin, "train")[0],
         unadapted=source,
         protocol={"split": trained.split, "shots": len(chosen), "chosen": chosen.tolist()},
     )

@@ -74,16 +74,23 @@ def make(
 
     def gradient(params: Pair, key: Array, episode: Episode, step: Array):
         args = params, key, episode, step
-        if warm_up_steps == 0 and first_order_steps in (0, ALWAYS):
-            return first(*args) if first_order_steps else exact(*args)
-        stage = jnp.where(step < warm_up_steps, 0, jnp.where(step < first_order_steps, 1, 2))
-        return jax.lax.switch(stage, (warm_up, first, exact), *args)
+        if len(stages) == 1:
+            return stages[0](*args)
+        stage = sum((step >= end).astype(jnp.int32) for end in ends[:-1])
+        return jax.lax.switch(stage, stages, *args)
 
     def warm_up(*args):
         _, metrics = jax.eval_shape(first, *args)  # those of the query, which is not looked at
         direction, found = follow(*args)
         return direction, {name: found.get(name, jnp.zeros(())) for name in metrics}
 
+    # Only the stages that are ever reached are compiled: each with its end, in order.
+    last = max(warm_up_steps, first_order_steps)
+    plan = [(warm_up, warm_up_steps), (first, last), (exact, ALWAYS)]
+    begins = [0, warm_up_steps, last]
+    stages, ends = zip(
+        *(part for part, begin in zip(plan, begins, strict=True) if begin < part[1]), strict=True
+    )
     return tasks.Learner(inner, gradient)
 
 
