@@ -32,7 +32,7 @@ def get_config(arg: str = ""):
     # short runs with the non-saturating one, at inner rates of 0.01 and of 0.05 against 0.01,
     # adaptation did not bring the samples closer to the task.
     config.loss, config.penalty.gradient_penalty = "wasserstein", 10.0
-    config.steps = 2_200
+    config.steps = 1_650
     learner = importlib.import_module(f"fsgan.meta.{chosen.get('learner', 'maml')}")
     config.learner = base.plugin(learner)
     if "order" in chosen and config.learner.name != "maml":
@@ -71,8 +71,8 @@ def get_config(arg: str = ""):
     config.adapt.unroll = 1  # inner steps per iteration of the compiled loop
     config.eval_classes = 100  # of each held-out split, evenly spaced, for scores and pictures
     config.ema_decay = 0.99
-    config.observe_every = 400
-    config.save_every = 200
+    config.observe_every = 550
+    config.save_every = 150
     if chosen.get("size") == "smoke":
         config.steps, config.report_every, config.observe_every, config.save_every = 4, 2, 4, 2
         config.nets.width, config.tasks, config.eval_classes = 4, 2, 8

@@ -22,6 +22,16 @@ jax.config.update("jax_compilation_cache_dir", os.environ["FSGAN_TESTS_CACHE"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
+# What takes longest begins first; a file stays with one worker, which makes its fixtures once.
+SLOW = ("train", "tasks", "transfer", "learned", "nets", "evaluate", "features_networks", "augment")
+
+
+def pytest_collection_modifyitems(items):
+    order = [f"test_{name}.py" for name in SLOW]
+    rank = {name: i for i, name in enumerate(order)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(order)))
+
+
 @pytest.fixture
 def key():
     return jax.random.key(0)

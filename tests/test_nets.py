@@ -13,7 +13,7 @@ LATENT = 6
 every_net = pytest.mark.parametrize("name", nets.names())
 
 
-def build(name, shape=(16, 12, 3), **options):
+def build(name, shape=(12, 8, 3), **options):
     """A small pair, its parameters, latents and images."""
     pair = nets.make(name, shape, **{"width": 2, "activation": "silu", **options})
     z = jax.random.normal(jax.random.key(1), (3, LATENT))
@@ -98,7 +98,7 @@ def test_layer_names(name, shape):
         blocks = sorted(name for name in params if name.startswith("block"))
         assert blocks == [f"block{i}" for i in range(len(blocks))]
         leaves = {path[-1] for path in flatten_dict(params)}
-        assert leaves <= {"kernel", "bias", "scale"}
+        assert leaves <= {"kernel", "bias", "scale", "slope"}
 
 
 @every_net
@@ -131,7 +131,7 @@ def test_options():
     ("arguments", "options", "message"),
     [
         (("dcgn",), {}, "'dcgan'.*resnet"),
-        (("dcgan",), {"widht": 8}, "'width'.*activation, impl, width"),
+        (("dcgan",), {"widht": 8}, "'width'.*activation, affine, impl, width"),
         (("dcgan",), {"g": {"impl": "fast"}}, "auto, lax, matmul"),
         (("dcgan",), {"activation": "swish"}, "gelu, leaky_relu"),
         (("dcgan", (30, 28, 1)), {}, "30x28"),

@@ -257,7 +257,7 @@ class TestBadInput:
             ("pretrain", {"data.size": (30, 28)}, "divisible by 4"),
             ("pretrain", {"data.channels": 2}, "channels must be 1"),
             ("pretrain", {"optimizer.name": "adamm"}, "did you mean 'adam"),
-            ("pretrain", {"optimizer.momentum": 0.9}, "option of optax.adam 'momentum'"),
+            ("pretrain", {"optimizer.momentum": 0.9}, "option of adam 'momentum'"),
             ("pretrain", {"optimizer.schedule": "cosin"}, "did you mean 'cosine'"),
             ("pretrain", {"save_every": 3}, "save_every=3 must be a multiple of report_every=2"),
             ("pretrain", {"steps": 0}, "steps must be at least 1"),
@@ -269,7 +269,7 @@ class TestBadInput:
             ("transfer", {"shots": 10_000}, "shots=10000, but the target has"),
             ("meta", {"learner.name": "reptil"}, "did you mean 'reptile'"),
             ("meta", {"shots": 50}, r"shots 50 \+ queries 3 = 53 images, but class"),
-            ("meta", {"learner.steps": 0}, "learner.steps"),
+            ("meta", {"adapt.steps": 0}, "adapt.steps"),
             ("meta", {"chunk": 3}, "cannot be taken 3 at a time"),
             ("meta", {"chunk": -1}, "cannot be taken -1 at a time"),
             ("meta", {"queries": 1}, "2 query images or more"),
@@ -278,7 +278,7 @@ class TestBadInput:
             ("pretrain", {"keep": 0}, "keep must be at least 1"),
             ("pretrain", {"init_from": "nowhere"}, "'nowhere' holds no run"),
             ("transfer", {"method.name": "freeze_d", "method.blocks": 8}, "no layer 'block2'"),
-            ("meta", {"show": (1, 3)}, "only steps 0 to 2"),
+            ("meta", {"adapt.show": (1, 3)}, "only steps 0 to 2"),
         ],
     )
     def test_config(self, phase, fields, message, source, tmp_path):

@@ -18,10 +18,13 @@ from fsgan.types import Array
 KERNEL = (5, 5)
 
 
-def prelu(x: Array, name: str, module: nn.Module) -> Array:
-    """max(x, 0) + a min(x, 0), a learned for each channel."""
-    slope = module.param(name, nn.initializers.constant(0.25), x.shape[-1:])
-    return jnp.where(x > 0, x, slope * x)
+class PReLU(nn.Module):
+    """max(x, 0) + a min(x, 0), a learned for each channel (He et al. 2015)."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        slope = self.param("slope", nn.initializers.constant(0.25), x.shape[-1:])
+        return jnp.where(x > 0, x, slope * x)
 
 
 def blocks(image_shape: Sequence[int]) -> int:
@@ -42,9 +45,8 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         x = layers.Conv(self.features, KERNEL, impl=self.impl, name="conv")(x)
-        if self.norm_first:
-            return prelu(layers.Norm("value", name="norm")(x), "slope", self)
-        return layers.Norm("value", name="norm")(prelu(x, "slope", self))
+        norm, activate = layers.Norm("value", name="norm"), PReLU(name="prelu")
+        return activate(norm(x)) if self.norm_first else norm(activate(x))
 
 
 class Generator(layers.Net):
@@ -55,7 +57,7 @@ class Generator(layers.Net):
         (h, w, channels), n = self.image_shape, blocks(self.image_shape)
         shape = (h >> n, w >> n, self.width * 2**n)
         x = nn.Dense(shape[0] * shape[1] * shape[2], name="stem")(z).reshape(-1, *shape)
-        x = layers.Norm("value", name="stem_norm")(prelu(x, "stem_slope", self))
+        x = layers.Norm("value", name="stem_norm")(PReLU(name="stem_prelu")(x))
         for i in reversed(range(n)):
             x = Block(self.width * 2**i, self.impl, name=f"block{n - 1 - i}")(x)
             x = layers.upsample(x)
