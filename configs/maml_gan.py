@@ -49,7 +49,8 @@ def get_config(arg: str = ""):
     config.inner = base.optimizer("sgd", 0.05, d_lr=0.01, clip=30.0, layers={"g/stem": 20.0})
     # MAML's three directions differ in length: b2 forgets the last one's soon, clip cuts the peaks.
     config.outer = base.optimizer("adam", 1e-3, b1=0.5, b2=0.99, clip=10.0, schedule="cosine")
-    # What the adapted networks are asked for: adversarial, distance or mixed.
+    # What the adapted networks are asked for: adversarial, distance (energy or mmd, in features
+    # pixels or random_conv, of so many samples) or mixed.
     config.outer_loss = ConfigDict(
         {"name": "adversarial", "distance": "energy", "features": "pixels", "samples": 16}
     )

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from fsgan import (
     checkpoint,
     data,
+    features,
     gan,
     learned,
     losses,
@@ -29,9 +30,8 @@ from fsgan import (
     plugins,
     transfer,
 )
-from fsgan.features import pixels
 from fsgan.images import take_classes
-from fsgan.metrics import energy
+from fsgan.metrics import energy, kid
 from fsgan.tasks import AVERAGES, Inner, Learner
 from fsgan.types import Game, Images, Method, Pair
 
@@ -119,7 +119,7 @@ def make_method(config: ConfigDict) -> Method:
 
 def make_learner(config: ConfigDict, game: Game) -> Learner:
     """The meta-learner `config.learner`, on the inner loop that `inner` and `adapt` describe."""
-    adapt = config.adapt
+    adapt, image_shape = config.adapt, game.nets.g.image_shape
     if adapt.fewest is not None and not 1 <= adapt.fewest <= adapt.steps:
         raise ValueError(f"adapt.fewest={adapt.fewest}: choose 1 to adapt.steps={adapt.steps}")
     if adapt.average not in AVERAGES:
@@ -136,17 +136,23 @@ def make_learner(config: ConfigDict, game: Game) -> Learner:
     )
     make = plugins.find(meta, config.learner.name).make
     if "loss" in inspect.signature(make).parameters:
-        return make_plugin(meta, config.learner, inner, make_outer_loss(config.outer_loss))
+        return make_plugin(
+            meta, config.learner, inner, make_outer_loss(config.outer_loss, image_shape)
+        )
     if config.outer_loss.name != "adversarial":
         raise ValueError(f"{config.learner.name} has an objective of its own: leave outer_loss")
     return make_plugin(meta, config.learner, inner)
 
 
-DISTANCES = {"energy": energy.compute}
-FEATURES = {"pixels": pixels.features}
+OUTER_LOSSES = ("adversarial", "distance", "mixed")
+DISTANCES = {"energy": energy.compute, "mmd": kid.mmd2}  # the latter is what KID averages
+FEATURES = ("pixels", "random_conv")  # that need neither data nor weights
 
 
-def make_outer_loss(config: ConfigDict) -> outer_losses.OuterLoss:
+def make_outer_loss(
+    config: ConfigDict, image_shape: tuple[int, int, int]
+) -> outer_losses.OuterLoss:
+    """The outer loss of that name; the fields that it does not need are not looked at."""
     if config.name not in OUTER_LOSSES:
         raise plugins.unknown("outer loss", config.name, OUTER_LOSSES)
     if config.distance not in DISTANCES:
@@ -156,12 +162,11 @@ def make_outer_loss(config: ConfigDict) -> outer_losses.OuterLoss:
     if config.name == "adversarial":
         return outer_losses.adversarial
     distance = outer_losses.distance(
-        FEATURES[config.features], DISTANCES[config.distance], samples=config.samples
+        features.load(config.features, image_shape),
+        DISTANCES[config.distance],
+        samples=config.samples,
     )
     return distance if config.name == "distance" else outer_losses.mixed(config.weight, distance)
-
-
-OUTER_LOSSES = ("adversarial", "distance", "mixed")
 
 
 def make_plugin(package: ModuleType, config: ConfigDict, *args: Any) -> Any:

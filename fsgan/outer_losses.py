@@ -26,8 +26,8 @@ def adversarial(game: Game, adapted: Pair, query: Array, key: Array) -> tuple[Pa
 
 
 def distance(
-    features: Callable[[Array], Array] = pixels.features,
-    compute: Callable[[Array, Array], Array] = energy.compute,
+    features: Callable[[Array], Array] = pixels.features,  # or a `Features`
+    compute: Callable[[Array, Array], Array] = energy.compute,  # or kid.mmd2
     *,
     samples: int = 16,
 ) -> OuterLoss:
