@@ -36,7 +36,7 @@ def run(config: ConfigDict, workdir: Path, **options) -> bool:
 PHASES = ["pretrain", "transfer", "meta"]
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def images_are_made_once():
     """Every run here learns from the same few image sets."""
     patch = pytest.MonkeyPatch()
@@ -45,7 +45,7 @@ def images_are_made_once():
     patch.undo()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Callable[[str], Path]:
     """The workdir of a finished run of a phase. Look, but change nothing."""
 
@@ -58,7 +58,7 @@ def finished(tmp_path_factory) -> Callable[[str], Path]:
     return finish
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def source(finished) -> Path:
     """A finished pretraining run to transfer from."""
     return finished("pretrain")
