@@ -144,8 +144,9 @@ def restore_params(directory: str | Path, example: Any, *, best: bool = False) -
     Reads the fields `params` and `ema` of the state alone, whatever its optimizer. Leaves that the
     run kept an average of, under the same name in `ema`, are the average. Takes the latest
     checkpoint or, with `best`, the one with the lowest score if any has one. Changes nothing
-    there. FileNotFoundError where there is no checkpoint; ValueError, naming every leaf, where the
-    parameters are not those of `example`.
+    there. What a meta-learner learned of its inner loop, under `inner`, is left out where `example`
+    has none. FileNotFoundError where there is no checkpoint; ValueError, naming every leaf, where
+    the parameters are not those of `example`.
     """
     source = Checkpoints(directory, keep=None)
     step = source._find(source.best() if best else None)
@@ -153,6 +154,8 @@ def restore_params(directory: str | Path, example: Any, *, best: bool = False) -
     fields = {name: saved[name] for name in ("params", "ema") if name in saved}
     found = source._read(step, _abstract(fields))
     leaves = {**trees.named(found.get("params", {})), **trees.named(found.get("ema", {}))}
+    wanted = trees.named(example)
+    leaves = {k: v for k, v in leaves.items() if k in wanted or "/inner/" not in k}
     _check(leaves, example, source._where(step))
     placed = jax.tree.map(lambda leaf: leaf.sharding, _abstract(example))
     ordered = [leaves[name] for name in trees.names(example)]

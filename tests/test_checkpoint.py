@@ -206,6 +206,17 @@ def test_parameters_of_another_run(tmp_path):
     assert "g/block/bias: checkpoint [3], here [5]" in str(error.value)
 
 
+def test_learned_settings_are_left_out_where_they_have_no_place(tmp_path):
+    state = make_state(1)
+    g = {**state.params.g, "inner": {"per_leaf": jnp.ones(2)}}
+    save(tmp_path, 1, state.replace(params=state.params._replace(g=g)))
+    example = jax.eval_shape(make_state).params
+    assert_same(restore_params(tmp_path, example), Pair(state.ema.g, state.params.d))
+    with_them = example._replace(g={**example.g, "inner": {"per_leaf": jnp.zeros(2)}})
+    found = restore_params(tmp_path, with_them).g["inner"]["per_leaf"]
+    np.testing.assert_array_equal(found, 1)
+
+
 def test_reading_another_run_changes_nothing(tmp_path):
     save(tmp_path, 1, make_state(1))
     (tmp_path / "2.orbax-checkpoint-tmp").mkdir()  # it is still training, and saving
