@@ -101,8 +101,9 @@ class Problem:
 
     def __init__(self, weights, support, query, z, z_query, *, latent, width, size):
         self.g, self.d = Generator(latent, width, size), Discriminator(width, size)
-        self.g.load_state_dict(weights[0])
-        self.d.load_state_dict(weights[1])
+        if weights is not None:
+            self.g.load_state_dict(weights[0])
+            self.d.load_state_dict(weights[1])
         self.support, self.query, self.z, self.z_query = support, query, z, z_query
         self.outer = [torch.optim.Adam(m.parameters(), OUTER) for m in (self.g, self.d)]
 
