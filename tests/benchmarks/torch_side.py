@@ -259,7 +259,7 @@ def maml_vmap(p: Problem):
 
 
 def maml_higher(p: Problem):
-    """`higher`, with the path cut that its documentation's form has through the other player."""
+    """`higher`, as its documentation shows it, with both players in one loop."""
     import higher
 
     def run():
