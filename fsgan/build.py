@@ -32,7 +32,7 @@ from fsgan import (
 )
 from fsgan.images import take_classes
 from fsgan.metrics import energy, kid
-from fsgan.tasks import AVERAGES, Inner, Learner
+from fsgan.tasks import Inner, Learner
 from fsgan.types import Game, Images, Method, Pair
 
 
@@ -122,8 +122,6 @@ def make_learner(config: ConfigDict, game: Game) -> Learner:
     adapt, image_shape = config.adapt, game.nets.g.image_shape
     if adapt.fewest is not None and not 1 <= adapt.fewest <= adapt.steps:
         raise ValueError(f"adapt.fewest={adapt.fewest}: choose 1 to adapt.steps={adapt.steps}")
-    if adapt.average not in AVERAGES:
-        raise plugins.unknown("average", adapt.average, AVERAGES)
     inner = Inner(
         game,
         make_optimizers(config.inner, adapt.steps),

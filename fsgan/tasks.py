@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fsgan import gan, learned, optim, trees
+from fsgan import gan, learned, optim, plugins, trees
 from fsgan.types import Array, Episode, Game, GANState, Metrics, Pair, Step
 
 # Adaptation to one task: (meta-parameters: Pair, key, support images) -> (networks, metrics).
@@ -96,7 +96,7 @@ def make_adapt(
     game, steps = inner.game, inner.steps if steps is None else steps
     method, d_steps = game.method, game.d_steps
     if inner.average not in AVERAGES:
-        raise ValueError(f"unknown average {inner.average!r} (there are: {', '.join(AVERAGES)})")
+        raise plugins.unknown("average", inner.average, AVERAGES)
     weight = AVERAGES[inner.average]
     tx = inner.tx
     if first_order:

@@ -35,7 +35,8 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 # The first axis of [n, h, w, c] that a norm's scale and bias have: one for each channel, or one for
 # each value, as in FIGR. The latter say where in the image something is to be, so that a few inner
-# steps can move it: in one comparison they doubled how many adapted samples were recognised.
+# steps can move it: on Omniglot's validation alphabets 81 % of the adapted samples were nearest to
+# their own character's mean image, 54 % with a scale for each channel (one seed, equal rates).
 AFFINES = {"channel": -1, "value": 1}
 Padding = str | Sequence[tuple[int, int]]
 
