@@ -8,13 +8,18 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from fsgan import drawing, loop, scoring, train
+from fsgan import calibration, drawing, loop, scoring, sharding, tables, train
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/, FILE:words for variants."
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; runs/<name> by default.")
-AFTERWARDS = {"evaluate": scoring.run, "sample": drawing.run}  # done with a finished run
+OTHERS = {  # phases that are no training run
+    "calibrate": calibration.run,
+    "evaluate": scoring.run,
+    "sample": drawing.run,
+    "table": tables.run,
+}
 DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "One of several processes of a run: see the README."
 )
@@ -56,14 +61,18 @@ def main(argv: list[str]) -> None:
         names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
         where, *numbers = map(os.environ.get, names)
         jax.distributed.initialize(where, *(n and int(n) for n in numbers))
+    else:
+        sharding.cores_as_devices()
     config = CONFIG.value
     try:
         place = config.get("run") or "runs"  # what is made of a run lies in it
         workdir = Path(WORKDIR.value or Path(place) / config.name)
-        if config.phase in AFTERWARDS:
-            AFTERWARDS[config.phase](config, workdir)
+        if config.phase in OTHERS:
+            OTHERS[config.phase](config, workdir)
             return
         job = train.prepare(config, workdir)
+    except tables.Failed as error:
+        fail(error, 1)
     except (ValueError, OSError) as error:
         fail(error, 2)
     try:

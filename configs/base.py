@@ -38,12 +38,17 @@ def base_config(phase: str, name: str) -> ConfigDict:
     config.nets.activation = "leaky_relu"  # or a smooth one: silu, gelu, softplus, tanh
     config.nets.affine = "channel"  # the generator's norms have a scale for each channel or value
     config.nets.impl = "auto"  # convolutions: matmul or lax; auto: what is fast on the platform
+    config.nets.dtype = "float32"  # computed in, or bfloat16; parameters are float32 always
+    config.nets.mapper = 0  # hidden layers of a mapping network before the generator
     config.latent = 64  # latent dimensions
 
     config.loss = "non_saturating"  # losses.ADVERSARIAL
     config.penalty = ConfigDict(dict.fromkeys(losses.PENALTIES, 0.0))
     config.d_steps = 1  # discriminator updates for each one of the generator
-    config.ema_decay = 0.999  # of the averaged generator; meta: of both networks
+    config.ema_decay = 0.999  # of the averaged generator; meta: of both networks; 1: uniform mean
+
+    config.scores = ConfigDict()
+    config.scores.features = "random_conv"  # of the scores while training; domain: minutes, once
 
     config.steps = 10_000
     config.report_every = 50  # steps per dispatch and report line
@@ -62,13 +67,13 @@ def source_options() -> set[str]:
 
 def like_source(config: ConfigDict) -> None:
     """Leave the networks and the images' shape to the run that `init_from` names."""
-    for section, fields in (
-        (config, {"latent": int}),
-        (config.nets, {"name": str, "width": int, "activation": str, "affine": str, "impl": str}),
-        (config.data, {"name": str, "size": tuple, "channels": int}),
+    for section, names in (
+        (config, ("latent",)),
+        (config.nets, tuple(config.nets)),
+        (config.data, ("name", "size")),
     ):
-        for name, kind in fields.items():
-            section[name] = placeholder(kind)
+        for name in names:
+            section[name] = placeholder(type(section[name]))
 
 
 def optimizer(name: str, lr: float, **options) -> ConfigDict:

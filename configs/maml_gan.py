@@ -32,21 +32,23 @@ def get_config(arg: str = ""):
     # short runs with the non-saturating one, at inner rates of 0.01 and of 0.05 against 0.01,
     # adaptation did not bring the samples closer to the task.
     config.loss, config.penalty.gradient_penalty = "wasserstein", 10.0
-    config.steps = 1_650
+    config.steps = 2_000
     learner = importlib.import_module(f"fsgan.meta.{chosen.get('learner', 'maml')}")
     config.learner = base.plugin(learner)
     if "order" in chosen and config.learner.name != "maml":
         raise ValueError(f"{chosen['order']} is a word for maml, not for {config.learner.name}")
     if "warm_up_steps" in config.learner:  # Reptile's direction first, then first order, then exact
         total = config.get_oneway_ref("steps")
-        ends = {"first_order": total, "second_order": total * 20 // 22, None: total * 21 // 22}
-        config.learner.warm_up_steps = total * 20 // 22
+        ends = {"first_order": total, "second_order": total * 18 // 20, None: total * 19 // 20}
+        config.learner.warm_up_steps = total * 18 // 20
         if "first_order_steps" in config.learner:
             config.learner.first_order_steps = ends[chosen.get("order")]
     # What tells characters apart is where the strokes are: the generator's first layer, coarse in
     # space, and norms with a scale and a bias of their own at each place move most.
     config.nets.affine = "value"
-    config.inner = base.optimizer("sgd", 0.05, d_lr=0.01, clip=30.0, layers={"g/stem": 20.0})
+    config.inner = base.optimizer("sgd", 0.05, d_lr=0.01, clip=30.0)
+    if config.learner.name != "anil":  # whose heads alone move
+        config.inner.layers = {"g/stem": 20.0}
     # MAML's three directions differ in length: b2 forgets the last one's soon, clip cuts the peaks.
     config.outer = base.optimizer("adam", 1e-3, b1=0.5, b2=0.99, clip=10.0, schedule="cosine")
     # What the adapted networks are asked for: adversarial, distance (energy or mmd, in features
@@ -66,14 +68,16 @@ def get_config(arg: str = ""):
     config.adapt.fewest = placeholder(int)  # draw their number from fewest .. steps
     config.adapt.test_steps = 10  # inner steps on a held-out class
     config.adapt.show = (2, 5, 10)  # the ones after which samples are drawn
+    config.adapt.g_subspace = "everything"  # where it may move: head, scale_shift, lora:4, ...
+    config.adapt.d_subspace = "everything"
     config.adapt.learned = ()  # settings of the inner loop to be learned, too: learned.SETTINGS
     config.adapt.average = "none"  # of the inner iterates: none, uniform or ema
     config.adapt.remat = False  # compute inner steps twice, to save memory in long inner loops
     config.adapt.unroll = 1  # inner steps per iteration of the compiled loop
     config.eval_classes = 100  # of each held-out split, evenly spaced, for scores and pictures
     config.ema_decay = 0.99
-    config.observe_every = 550
-    config.save_every = 150
+    config.observe_every = 1_000
+    config.save_every = 100
     if chosen.get("size") == "smoke":
         config.steps, config.report_every, config.observe_every, config.save_every = 4, 2, 4, 2
         config.nets.width, config.tasks, config.eval_classes = 4, 2, 8

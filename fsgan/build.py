@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import inspect
 import json
 from collections.abc import Callable, Mapping
@@ -28,12 +29,13 @@ from fsgan import (
     optim,
     outer_losses,
     plugins,
+    subspaces,
     transfer,
 )
 from fsgan.images import take_classes
 from fsgan.metrics import energy, kid
 from fsgan.tasks import Inner, Learner
-from fsgan.types import Game, Images, Method, Pair
+from fsgan.types import Game, Images, Method, Pair, Subspace
 
 
 def given(config: ConfigDict, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -122,8 +124,11 @@ def make_learner(config: ConfigDict, game: Game) -> Learner:
     adapt, image_shape = config.adapt, game.nets.g.image_shape
     if adapt.fewest is not None and not 1 <= adapt.fewest <= adapt.steps:
         raise ValueError(f"adapt.fewest={adapt.fewest}: choose 1 to adapt.steps={adapt.steps}")
+    subspace = Pair(make_subspace(adapt.g_subspace), make_subspace(adapt.d_subspace))
+    if config.learner.name == "anil" and subspace != Method().subspace:
+        raise ValueError("anil has an inner set of its own: give g_head and d_head, no subspace")
     inner = Inner(
-        game,
+        dataclasses.replace(game, method=dataclasses.replace(game.method, subspace=subspace)),
         make_optimizers(config.inner, adapt.steps),
         steps=adapt.steps,
         fewest=adapt.fewest,
@@ -142,6 +147,23 @@ def make_learner(config: ConfigDict, game: Game) -> Learner:
     return make_plugin(meta, config.learner, inner)
 
 
+def make_subspace(text: str) -> Subspace:
+    """One of `fsgan.subspaces` by name, with an argument after a colon where it takes one:
+    "everything", "scale_shift", "lora:4", "named:stem|head".
+    """
+    name, colon, argument = text.partition(":")
+    if name not in SUBSPACES:
+        raise plugins.unknown("subspace", name, SUBSPACES)
+    found = getattr(subspaces, name)
+    arguments = [int(argument) if argument.isdigit() else argument] if colon else []
+    try:
+        return found if isinstance(found, Subspace) and not colon else found(*arguments)
+    except TypeError as error:
+        raise ValueError(f"subspace {text!r}: {error}") from error
+
+
+SUBSPACES = ("everything", "head", "nothing", "named", "freeze", "scale_shift", "singular_values")
+SUBSPACES += ("lora", "kernel_modulation", "adafm")
 OUTER_LOSSES = ("adversarial", "distance", "mixed")
 DISTANCES = {"energy": energy.compute, "mmd": kid.mmd2}  # the latter is what KID averages
 FEATURES = ("pixels", "random_conv")  # that need neither data nor weights

@@ -108,8 +108,18 @@ def gap_closed(a: dict[str, Any], b: dict[str, Any], classes: int) -> tuple[floa
     return (float(gap[0]), _half(gap[1:], classes)) if np.isfinite(gap).all() else None
 
 
+def quantile(degrees: float) -> float:
+    """Student's t, 97.5 %, for any degrees of freedom from 1 on.
+
+    Between those of `T`, and beyond them up to the normal distribution, it goes with their inverse:
+    at most 0.5 % too large from 3 degrees on, 19 % below.
+    """
+    inverse = 1 / np.arange(len(T), 0, -1)
+    return float(np.interp(1 / degrees, [0, *inverse], [1.960, *T[::-1]]))
+
+
 def _half(parts: np.ndarray, classes: int) -> float:
-    return T[len(parts) - 2] * panel.jackknife(parts, classes)
+    return quantile(len(parts) - 1) * panel.jackknife(parts, classes)
 
 
 def table(names: Sequence[str], results: Sequence[dict[str, Any]]) -> str:

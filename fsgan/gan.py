@@ -120,8 +120,8 @@ def make_step(game: Game, tx: Pair, *, ema_decay: float = 0.999) -> Step:
 
     `real` is [n, h, w, c] in [-1, 1], with d_steps > 1 [d_steps, n, h, w, c]: one batch for each
     discriminator update, the last one also for the generator. The average of the generator warms
-    up as min(ema_decay, (1 + step) / (10 + step)). Metrics are g_loss, d_loss, the mean logits
-    d_real and d_fake, and what the method reports.
+    up as min(ema_decay, (1 + step) / (10 + step)), see `average`. Metrics are g_loss, d_loss, the
+    mean logits d_real and d_fake, and what the method reports.
     """
     players, method, d_steps = objectives(game), game.method, game.d_steps
 
@@ -154,8 +154,12 @@ def make_step(game: Game, tx: Pair, *, ema_decay: float = 0.999) -> Step:
 
 
 def average(state: GANState, decay: float) -> GANState:
-    """Count the step and move the averages towards the parameters, for those who have one."""
-    rate = 1 - jnp.minimum(decay, (1 + state.step) / (10 + state.step))
+    """Count the step and move the averages towards the parameters, for those who have one.
+
+    A decay of 1 is the uniform mean of the parameters after each step; below, it warms up.
+    """
+    warm = 1 - jnp.minimum(decay, (1 + state.step) / (10 + state.step))
+    rate = 1 / (1 + state.step) if decay == 1 else warm
     players = zip(state.params, state.ema, strict=True)
     ema = (optax.incremental_update(now, mean, rate) if mean else mean for now, mean in players)
     return state.replace(step=state.step + 1, ema=Pair(*ema))

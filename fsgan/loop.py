@@ -36,7 +36,9 @@ class Job:
     observe: Callable[[Any, Logger, bool], dict[str, float]]
     record: dict[str, Any]  # what data it learns from
     batch_axis: int = 0  # the axis of the batch that is shared out over the devices
+    devices: Sequence[jax.Device] | None = None  # all of them where None
     score: str | None = None  # the observed score that chooses the best checkpoint, lower is better
+    watch: Callable[[Path], list[str]] = lambda workdir: []  # what is to be warned of, once scored
 
 
 class NonFiniteError(RuntimeError):
@@ -95,14 +97,14 @@ def run(
 ) -> bool:
     """Train until `steps`, from the last checkpoint in `workdir` where there is one.
 
-    `report_every` steps are one dispatch; `observe_every` and `save_every` are multiples of it. All
-    devices take part, or those that are given. Returns True when done, False when a signal stopped
-    it, after saving. Raises NonFiniteError, naming the step, when a metric or a parameter stops
-    being finite: what was saved last is good.
+    `report_every` steps are one dispatch; `observe_every` and `save_every` are multiples of it. The
+    job's devices take part, or those that are given. Returns True when done, False when a signal
+    stopped it, after saving. Raises NonFiniteError, naming the step, when a metric or a parameter
+    stops being finite: what was saved last is good.
     """
     workdir = Path(workdir)
     check_intervals(steps, report_every, observe_every=observe_every, save_every=save_every)
-    mesh = sharding.make_mesh(devices)
+    mesh = sharding.make_mesh(devices or job.devices)
     everywhere = sharding.replicated(mesh)
     data = jax.device_put(job.data, everywhere)
     init = jax.jit(job.init, out_shardings=everywhere)
@@ -159,6 +161,8 @@ def run(
                 scores = job.observe(state, log, last)
                 if scores:
                     log.scores(done, job.phase, scores)
+                    for warning in job.watch(workdir) if jax.process_index() == 0 else ():
+                        log.info(f"warning: {warning}")
             if last or scores or done % save_every == 0 or interrupt.anywhere():
                 if not all_finite(state.params):
                     raise _non_finite("a parameter", done, checkpoints)

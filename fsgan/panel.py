@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -67,6 +68,16 @@ SCORES = {  # in the order of tables
     "recognisability": About("higher"),
     "classification_accuracy": About("higher"),
 }
+
+# No score sees every failure, and copies of the support have the KID of real images: a KID counts
+# only where each of these is near the floor's, see `shortcomings`. docs/calibration.md shows why.
+CHECKS = (
+    "copying_ratio",  # low for copies of the support, high for blurred images and noise
+    "spread",  # low for one image over and over
+    "recall",  # low for missing classes, of whatever has classes or not
+    "recognisability",  # low for images of another class
+)
+NEAR = 0.8  # of the floor's at least; of what should be like the floor's, 1 / NEAR at most
 
 
 class Reals(NamedTuple):
@@ -187,6 +198,19 @@ def mean(scores: list[dict[str, Score]]) -> dict[str, Score]:
         return Score(value, tuple(map(float, parts)), scores[0][name].classes)
 
     return {name: one(name) for name in scores[0]}
+
+
+def shortcomings(scores: Mapping[str, Score], floor: Mapping[str, Score]) -> list[str]:
+    """The `CHECKS` that are not near the floor's, in their order: whoever wins by KID has none.
+
+    Those that the panel does not compute, as recognisability without classes, are left out.
+    """
+
+    def near(name: str) -> bool:
+        value, ideal = scores[name].value, floor[name].value
+        return value >= NEAR * ideal and (SCORES[name].best == "higher" or NEAR * value <= ideal)
+
+    return [name for name in CHECKS if name in scores and not near(name)]
 
 
 def kernel_means(x: Array, y: Array, *, same: bool = False) -> Array:

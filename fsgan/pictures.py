@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -92,8 +92,6 @@ def curves(workdir: str | Path) -> Path | None:
     scores. Axes are logarithmic where all is positive and spans two decades. Returns the path of
     the picture, None where nothing was reported.
     """
-    from matplotlib.figure import Figure
-
     series: dict[str, list[tuple[int, float]]] = {}
     path = Path(workdir) / "metrics.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
@@ -108,16 +106,23 @@ def curves(workdir: str | Path) -> Path | None:
         return None
 
     kinds = sorted(panels, key=["losses", "other metrics", "scores", "steps per second"].index)
-    across = min(2, len(kinds))
-    down = math.ceil(len(kinds) / across)
-    figure = Figure(figsize=(5.2 * across, 3.2 * down), layout="constrained")
-    for i, kind in enumerate(kinds):
-        axes = figure.add_subplot(down, across, i + 1)
-        _draw(axes, {name: np.array(series[name]) for name in panels[kind]})
-        axes.set_title(kind, loc="left", fontsize=10)
     path = path.with_name("curves.png")
-    figure.savefig(path, dpi=150)
+    plot({kind: {name: np.array(series[name]) for name in panels[kind]} for kind in kinds}, path)
     return path
+
+
+def plot(panels: Mapping[str, Mapping[str, np.ndarray]], path: str | Path) -> None:
+    """Draw panels of curves, {title: {name: [n, 2] of steps and values}}, into one picture."""
+    from matplotlib.figure import Figure
+
+    across = min(2, len(panels))
+    down = math.ceil(len(panels) / across)
+    figure = Figure(figsize=(5.2 * across, 3.2 * down), layout="constrained")
+    for i, (title, series) in enumerate(panels.items()):
+        axes = figure.add_subplot(down, across, i + 1)
+        _draw(axes, series)
+        axes.set_title(title, loc="left", fontsize=10)
+    figure.savefig(path, dpi=150)
 
 
 def _panel(name: str) -> str:
@@ -128,7 +133,7 @@ def _panel(name: str) -> str:
     return "losses" if "loss" in name else "other metrics"
 
 
-def _draw(axes, series: dict[str, np.ndarray]) -> None:
+def _draw(axes, series: Mapping[str, np.ndarray]) -> None:
     """Draw {name: [n, 2] of steps and values} into one panel."""
     # Okabe and Ito's colours, told apart by colour-blind readers, too.
     colours = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -142,7 +147,7 @@ def _draw(axes, series: dict[str, np.ndarray]) -> None:
         half = len(values) // 20 if len(values) >= 40 else 0
         if half:
             axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.7)
-        marker = "" if half else "."
+        marker = "" if half else ".sv^D"[list(drawn).index(base) // len(colours) % 5]
         smooth = _running_mean(values, half)
         axes.plot(steps, smooth, style, color=colour, linewidth=1.4, marker=marker, label=short)
 

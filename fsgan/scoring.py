@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +79,34 @@ def load_features(
 
 @jax.jit
 def embed(space: features.Features, images: Array) -> Array:
-    """Features [a, b, dim] of uint8 images [a, b, h, w, c], `CHUNK` images at a time."""
+    """Features [a, b, dim] of uint8 images [a, b, h, w, c], `CHUNK` images at a time.
+
+    ValueError for others: no other type says what range it has.
+    """
+    if images.dtype != jnp.uint8:
+        raise ValueError(f"images to score are uint8, got {images.dtype}: convert by to_uint8")
     a, b, *shape = images.shape
     chunks = math.ceil(a * b / CHUNK)
     flat = jnp.resize(images, (chunks * CHUNK, *shape)).reshape(chunks, CHUNK, *shape)
     found = jax.lax.map(lambda x: space(to_float(x)), flat)
     return found.reshape(-1, space.dim)[: a * b].reshape(a, b, -1)
+
+
+def scorer(space: features.Features, subject: Subject) -> Callable[..., dict[str, panel.Score]]:
+    """The panel in one feature space: `of(images, errors=True)` are all scores of generated images,
+    uint8 [units, m, h, w, c], or of the floor with None. ValueError for features with NaN.
+    """
+    key, classes = jax.random.key(0), subject.unit == "class"
+    reals = panel.Reals(*(embed(space, x) for x in (subject.support, subject.real, subject.spare)))
+    check_finite("the panel", real=jnp.concatenate(reals, 1))
+
+    def of(images: np.ndarray | None, errors: bool = True) -> dict[str, panel.Score]:
+        generated = None if images is None else embed(space, images)
+        if generated is not None:
+            check_finite("the panel", generated=generated)
+        return panel.score(reals, generated, key, classes=classes, errors=errors)
+
+    return of
 
 
 def score(
@@ -93,18 +116,9 @@ def score(
     unadapted: np.ndarray | None,
 ) -> dict[str, Any]:
     """All scores in one feature space, as evaluation.json has them."""
-    key, classes = jax.random.key(0), subject.unit == "class"
     units, n = subject.real.shape[:2]
-    reals = panel.Reals(*(embed(space, x) for x in (subject.support, subject.real, subject.spare)))
-    check_finite("the panel", real=jnp.concatenate(reals, 1))
-
-    def of(images: np.ndarray, errors: bool = True) -> dict[str, panel.Score]:
-        generated = embed(space, images)
-        check_finite("the panel", generated=generated)
-        return panel.score(reals, generated, key, classes=classes, errors=errors)
-
-    seeds = [of(images) for images in fakes]
-    floor = panel.score(reals, None, key, classes=classes)
+    of = scorer(space, subject)
+    seeds, floor = [of(images) for images in fakes], of(None)
     ceiling = {} if unadapted is None else of(unadapted, errors=False)
     mean, scores = panel.mean(seeds), {}
     for name in (name for name in panel.SCORES if name in mean):
@@ -128,6 +142,7 @@ def score(
         "dim": space.dim,
         "units": units,
         "scores": scores,
+        "shortcomings": panel.shortcomings(mean, floor),
     }
 
 
@@ -163,6 +178,7 @@ def table(result: dict[str, Any]) -> str:
                 f"{score:<24}{x['value']:>10.4g} ± {x['error']:<9.2g}{number(x['floor'])}"
                 f"{number(x['ceiling'])}{x['generated']:>9}  {panel.SCORES[score].best}"
             )
+        lines.append(f"not near the floor: {', '.join(found['shortcomings']) or 'nothing'}")
     lines += [f"without features {name}: {why}" for name, why in result["missing"].items()]
     return "\n".join([*lines, *result["notes"]])
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from fsgan import build, data, gan, panel, plugins, tasks, train
+from fsgan import build, data, gan, panel, plugins, sharding, tasks, train
 from fsgan.checkpoint import Checkpoints
 from fsgan.images import to_float, to_uint8
 from fsgan.types import Array, Game, Images, Method, Pair
@@ -82,12 +82,7 @@ def check_data(workdir: Path, record: dict[str, Any]) -> None:
 
 def make(config: ConfigDict, trained: ConfigDict) -> tuple[Subject, dict[str, Any]]:
     """The subject of a run, and what evaluation.json says of the run itself."""
-    smallest = {"seeds": 1, "m": 2, "n": 1, "adapt_steps": 1, "shots": 0, "classes": 0}
-    for name, least in smallest.items():
-        if config[name] is not None and config[name] < least:
-            raise ValueError(f"{name} must be at least {least}, got {config[name]}")
-    if config.split not in ("valid", "test"):
-        raise plugins.unknown("split", config.split, ("valid", "test"))
+    check(config, seeds=1, m=2, n=1, adapt_steps=1, shots=0, classes=0)
     shots = trained.shots if trained.phase == "meta" else 0
     shots = shots if config.shots is None else config.shots
     if trained.phase == "meta" and shots < 1:
@@ -107,6 +102,15 @@ def make(config: ConfigDict, trained: ConfigDict) -> tuple[Subject, dict[str, An
         raise ValueError(
             f"run={config.run!r} was made by another version of fsgan, without {error}"
         ) from error
+
+
+def check(config: ConfigDict, **smallest: int) -> None:
+    """ValueError where a field of the config is below its smallest value, or the split unknown."""
+    for name, least in smallest.items():
+        if config[name] is not None and config[name] < least:
+            raise ValueError(f"{name} must be at least {least}, got {config[name]}")
+    if config.split not in ("valid", "test"):
+        raise plugins.unknown("split", config.split, ("valid", "test"))
 
 
 def inner_loop(config: ConfigDict, trained: ConfigDict) -> tuple[tasks.Inner, int]:
@@ -150,17 +154,14 @@ def few_shot(
     note = f"{len(labels)} classes are scored: no others have {shots + 2 * n} images"
 
     def sampler(adapt: tasks.Adapt):
-        @jax.jit
-        def draw(params: Pair, key: Array, labels: Array, support: Array) -> Array:
-            def one(task: tuple[Array, Array]) -> Array:
-                label, images = task
-                adapt_key, z_key = jax.random.split(jax.random.fold_in(key, label))
-                networks, _ = adapt(params, adapt_key, to_float(images))
-                return to_uint8(gan.sample(inner.game, networks, z_key, config.m))
+        @sharding.map_shared
+        def draw(generator: tuple[Pair, Array], task: tuple[Array, Array]) -> tuple[Array, Array]:
+            (params, key), (label, images) = generator, task
+            adapt_key, z_key = jax.random.split(jax.random.fold_in(key, label))
+            networks, _ = adapt(params, adapt_key, to_float(images))
+            return outcome(gan.sample(inner.game, networks, z_key, config.m))
 
-            return jax.lax.map(one, (labels, support))
-
-        return lambda seed: draw(params, generator_key(config, seed), jnp.asarray(labels), support)
+        return lambda seed: finite(*draw((params, generator_key(config, seed)), (labels, support)))
 
     source = sampler(lambda params, key, support: (tasks.separate(params)[0], {}))
     return Subject(
@@ -251,9 +252,9 @@ def unconditional(
     real, spare = order.reshape(2, groups, n)
 
     @jax.jit
-    def draw(params: Pair, key: Array) -> Array:
+    def draw(params: Pair, key: Array) -> tuple[Array, Array]:
         return jax.lax.map(
-            lambda key: to_uint8(gan.sample(game, params, key, config.m)),
+            lambda key: outcome(gan.sample(game, params, key, config.m)),
             jax.random.split(key, groups),
         )
 
@@ -261,8 +262,8 @@ def unconditional(
         np.broadcast_to(support, (groups, *support.shape)),
         images.images[real],
         images.images[spare],
-        draw=lambda seed: draw(params, generator_key(config, seed)),
-        unadapted=unadapted and (lambda: draw(unadapted, generator_key(config, 0))),
+        draw=lambda seed: finite(*draw(params, generator_key(config, seed))),
+        unadapted=unadapted and (lambda: finite(*draw(unadapted, generator_key(config, 0)))),
         seen=seen,
         unit="group",
         protocol={
@@ -273,6 +274,22 @@ def unconditional(
         },
         notes=[],
     )
+
+
+def outcome(images: Array) -> tuple[Array, Array]:
+    """The images as uint8, and whether all of them were finite: uint8 does not show it."""
+    return to_uint8(images), jnp.isfinite(images).all()
+
+
+def finite(images: Array, whether: Array) -> Array:
+    """The images [units, ...]; ValueError unless those of all units were finite [units]."""
+    bad = int((~np.asarray(whether)).sum())
+    if bad:
+        raise ValueError(
+            f"the generated images of {bad} of {len(whether)} classes or groups are not finite: "
+            "adaptation diverged, take fewer steps or smaller rates"
+        )
+    return images
 
 
 def generator_key(config: ConfigDict, seed: int) -> Array:

@@ -7,7 +7,7 @@ ValueError or FileNotFoundError of one line.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,27 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from fsgan import build, episodes, evaluate, gan, images, loop, plugins, tasks
+from fsgan import (
+    build,
+    episodes,
+    evaluate,
+    features,
+    gan,
+    images,
+    loop,
+    plugins,
+    sharding,
+    tasks,
+    watch,
+)
 from fsgan.loop import Job
 from fsgan.types import GANState, Images, Method, Pool
 
-
-def check_devices(n: int, what: str) -> None:
-    devices = jax.device_count()
-    if n % devices:
-        raise ValueError(f"{what}={n} cannot be split over {devices} devices: choose a multiple")
+SEEN = 256  # training images that the samples of pretraining are compared with, at most
 
 
 def real_batches(config: ConfigDict) -> Callable[[jax.Array, Pool], jax.Array]:
     """Sampler of real images [n, h, w, c], with d_steps > 1 one batch for each of them."""
-    check_devices(config.batch, "batch")
     shape = () if config.d_steps == 1 else (config.d_steps,)
 
     def sample(key: jax.Array, pool: Pool) -> jax.Array:
@@ -38,6 +45,14 @@ def real_batches(config: ConfigDict) -> Callable[[jax.Array, Pool], jax.Array]:
         return images.reshape(*shape, config.batch, *images.shape[1:])
 
     return sample
+
+
+def score_features(
+    config: ConfigDict, image_shape: Sequence[int], seen: Callable[[], Images]
+) -> features.Features:
+    """The feature space of the scores; `seen` has the images that domain features learn from."""
+    name = config.scores.features
+    return features.load(name, image_shape, **({"images": seen()} if name == "domain" else {}))
 
 
 def pretrain(config: ConfigDict) -> Job:
@@ -48,6 +63,9 @@ def pretrain(config: ConfigDict) -> Job:
     tx = build.make_optimizers(config.optimizer, config.steps)
     sample = real_batches(config)
     initial = build.initial_params(config, game, params_key)
+    # Of training images alone, without a split of its own, no image is new to the generator.
+    held_out = not np.array_equal(train.images, valid.images)
+    some = build.few(len(train.labels), min(SEEN, len(train.labels)), config.seed)
     return Job(
         phase="pretrain",
         init=lambda: gan.start(initial(), train_key, tx),
@@ -56,9 +74,17 @@ def pretrain(config: ConfigDict) -> Job:
         data=episodes.make_pool(train),
         data_key=data_key,
         batch_axis=min(config.d_steps - 1, 1),
-        observe=evaluate.observe_samples(game, episodes.make_pool(valid), picture_key),
+        devices=sharding.share(config.batch, "batch", cores=False),
+        observe=evaluate.observe_samples(
+            game,
+            score_features(config, train.images.shape[1:], lambda: train),
+            valid.images,
+            train.images[some] if held_out else None,
+            picture_key,
+        ),
+        watch=watch.look,
         record=build.record_of(train=train, valid=valid),
-        score="energy",
+        score="kid",
     )
 
 
@@ -93,7 +119,15 @@ def transfer(config: ConfigDict) -> Job:
         data=pool,
         data_key=data_key,
         batch_axis=min(config.d_steps - 1, 1),
-        observe=evaluate.observe_transfer(game, source, target.images, picture_key),
+        devices=sharding.share(config.batch, "batch", cores=False),
+        observe=evaluate.observe_transfer(
+            game,
+            score_features(config, target.images.shape[1:], lambda: source_images(config)),
+            source,
+            target.images,
+            picture_key,
+        ),
+        watch=watch.look,
         record={
             **build.record_of(target=target),
             "chosen": chosen.tolist(),
@@ -105,8 +139,8 @@ def transfer(config: ConfigDict) -> Job:
 def meta(config: ConfigDict) -> Job:
     """Meta-train a GAN over few-shot tasks, one class each."""
     params_key, train_key, data_key, picture_key = build.keys(config)
-    check_devices(config.tasks, "tasks")
-    chunk = config.chunk or default_chunk(config.tasks)
+    devices = sharding.share(config.tasks, "tasks", cores=True)
+    chunk = config.chunk or default_chunk(config.tasks, devices)
     if chunk < 1 or config.tasks % chunk:
         raise ValueError(f"tasks={config.tasks} cannot be taken {chunk} at a time: use a divisor")
     if config.queries < 2:
@@ -147,22 +181,33 @@ def meta(config: ConfigDict) -> Job:
         ),
         data=pools["train"],
         data_key=data_key,
+        devices=devices,
         observe=evaluate.observe_tasks(
             learner.inner,
+            score_features(config, image_shape, lambda: sets["train"]),
             valid,
             test,
             picture_key,
             steps=config.adapt.test_steps,
             show=tuple(config.adapt.show),
         ),
+        watch=watch.look,
         record={
             **build.record_of(**sets),
             "shots": shots,
             "queries": queries,
             "episodes": config.seed,
         },
-        score="energy",
+        score="kid",
     )
+
+
+def source_images(config: ConfigDict) -> Images:
+    """What the run that `init_from` names was trained on."""
+    origin = ConfigDict(build.load_source(Path(config.init_from))[0])
+    if origin.phase == "meta":
+        return class_splits(origin)["train"]
+    return build.load_data(origin, "train")[0]
 
 
 def class_splits(config: ConfigDict) -> dict[str, Images]:
@@ -178,9 +223,9 @@ def evenly(total: int, n: int) -> np.ndarray:
     return np.unique(np.linspace(0, total - 1, min(n, total)).round().astype(int))
 
 
-def default_chunk(n_tasks: int) -> int:
+def default_chunk(n_tasks: int, devices: Sequence[jax.Device]) -> int:
     """Tasks at a time: one for each device on a CPU, where it is fastest, else all of them."""
-    return jax.device_count() if jax.default_backend() == "cpu" else n_tasks
+    return len(devices) if devices[0].platform == "cpu" else n_tasks
 
 
 PHASES = {"pretrain": pretrain, "transfer": transfer, "meta": meta}

@@ -44,6 +44,9 @@ def test_differences_are_paired():
 def test_quantiles():
     np.testing.assert_allclose(compare.T, stats.t.ppf(0.975, np.arange(1, 10)), atol=6e-4)
     assert len(compare.T) == compare.panel.GROUPS - 1
+    for degrees in (1, 2.5, 3.3, 9, 9.5, 20, 1e4):
+        exact = stats.t.ppf(0.975, degrees)
+        assert exact * 0.999 < compare.quantile(degrees) < exact * (1.005 if degrees > 3 else 1.19)
 
 
 def test_gap_closed():

@@ -1,4 +1,4 @@
-"""The phase `evaluate`, end to end in its smallest form, and what it says of bad input."""
+"""Scores while training; the phase `evaluate`, end to end in its smallest form, and bad input."""
 
 import functools
 import importlib
@@ -6,14 +6,71 @@ import json
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from scipy.spatial.distance import cdist, pdist
 
 from fsgan import compare, data, panel, scoring, subjects, train
 from fsgan.checkpoint import Checkpoints
+from fsgan.evaluate import panel_scores
 from fsgan.images import to_float
+from fsgan.metrics import precision_recall
 from fsgan.types import Images
+
+
+class TestPanelScores:
+    """The panel's cheap part, of features as the panel has them."""
+
+    @pytest.fixture
+    def sets(self):
+        """Support [4, 3, 12], reals [4, 5, 12] and fakes [4, 7, 12], the classes apart."""
+        rng = np.random.default_rng(0)
+        means = rng.normal(size=(4, 1, 12))
+        return [np.float32(means + rng.normal(size=(4, n, 12))) for n in (3, 5, 7)]
+
+    def test_they_are_the_panels(self, sets):
+        """Precision and recall of as many fakes as reals; KID of equal parts in float64."""
+        support, real, fake = sets
+        found = panel_scores(real, fake, support)
+        expected = precision_recall.compute(real.reshape(-1, 12), fake[:, :5].reshape(-1, 12))
+        assert {k: found[k] for k in expected} == expected
+        scale = np.sqrt(np.square(real).mean())
+
+        def kernels(x, y, same=False):
+            blocks = np.einsum("ind,jmd->injm", *(a.astype(float) / scale for a in (x, y)))
+            blocks = (blocks / 12 + 1) ** 3
+            if same:  # an image is not compared with itself
+                (classes, n), total = x.shape[:2], blocks.sum((1, 3))
+                own = np.einsum("inin->i", blocks)
+                diagonal = (np.diag(total) - own) / (n * (n - 1))
+                return np.where(np.eye(classes), diagonal, total / n**2)
+            return blocks.mean((1, 3))
+
+        kid = kernels(real, real, True) + kernels(fake, fake, True) - 2 * kernels(real, fake)
+        np.testing.assert_allclose(found["kid"], kid.mean(), rtol=1e-4)
+        nearest = [
+            [cdist(a, b).min(1) for a, b in zip(x, support, strict=True)] for x in (fake, real)
+        ]
+        fakes, reals = (np.mean([np.median(d) for d in each]) for each in nearest)
+        np.testing.assert_allclose(found["copying_ratio"], fakes / reals, rtol=1e-5)
+        spread = np.mean([pdist(x[:5]).mean() for x in fake])
+        np.testing.assert_allclose(found["spread"], spread, rtol=1e-5)
+
+    def test_kid_does_not_depend_on_the_unit_of_the_features(self, sets):
+        """Short vectors would leave the kernel linear, blind to all but the means."""
+        _, real, fake = sets
+        wide = real.mean((0, 1)) + 3 * (real - real.mean((0, 1)))  # with the same mean
+        kids = [panel_scores(u * real, u * wide)["kid"] for u in (1, 1e-3)]
+        np.testing.assert_allclose(*kids, rtol=1e-3)
+        assert kids[0] > 1
+        assert panel_scores(real, fake)["kid"] < 0.2
+
+    def test_too_few_for_neighbours(self, sets):
+        _, real, fake = sets
+        assert set(panel_scores(real[:1, :3], fake[:1])) == {"kid", "spread"}
+
 
 SMALL = {"data.size": (8, 8)}
 
@@ -96,6 +153,7 @@ def test_a_meta_run_is_scored_on_held_out_classes(evaluated, meta_run):
     assert all(np.isfinite(score["error"]) for score in found["scores"].values())
     assert found["scores"]["kid"]["generated"] == 64
     assert found["scores"]["fid"]["generated"] == 32
+    assert "recognisability" in found["shortcomings"]
 
 
 def test_a_comparison_with_itself(evaluated, capsys):
@@ -300,3 +358,29 @@ class TestBadInput:
         broken = space.replace(apply=lambda params, x: space.apply(params, x) * np.nan)
         with pytest.raises(ValueError, match="rows of the real features are not finite"):
             scoring.score(broken, subject, [], None)
+
+    def test_features_of_generated_images_that_are_not_finite(self):
+        """A network that fails at black images alone."""
+        grey, black = (np.full((8, n, 8, 8, 1), x, np.uint8) for n, x in ((4, 7), (8, 0)))
+        subject = subjects.Subject(grey, grey, grey, *[None] * 3, "class", {}, [])
+        space = scoring.features.load("pixels", (8, 8, 1))
+        broken = space.replace(apply=lambda params, x: space.apply(params, jnp.sqrt(x + 0.99)))
+        with pytest.raises(ValueError, match="8 rows of the generated features are not finite"):
+            scoring.score(broken, subject, [black], None)
+
+    def test_images_that_are_not_finite(self, source, monkeypatch):
+        """They would be black as uint8."""
+
+        def broken(game, params, key, n):
+            return jnp.where(jax.random.uniform(key) < 0.5, jnp.nan, jnp.zeros((n, 8, 8, 1)))
+
+        monkeypatch.setattr(subjects.gan, "sample", broken)
+        with pytest.raises(ValueError, match=r"images of [1-9] of 10 classes or groups are not f"):
+            subject_of(source, "smoke").draw(0)
+
+    def test_images_of_another_type_or_size(self):
+        space = scoring.features.load("pixels", (8, 8, 1))
+        with pytest.raises(ValueError, match="images to score are uint8, got float32"):
+            scoring.embed(space, np.zeros((2, 2, 8, 8, 1), np.float32))
+        with pytest.raises(ValueError, match=r"of \(8, 8, 1\), got \(12, 8, 1\)"):
+            scoring.embed(space, np.zeros((2, 2, 12, 8, 1), np.uint8))

@@ -97,6 +97,33 @@ def test_what_does_not_fit_is_told_in_one_line(shape, name, options, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((2, 32, 28, 1), np.float32), r"of \(28, 28, 1\), got \(32, 28, 1\): load"),
+        (np.zeros((2, *SHAPE[:2], 3), np.float32), r"of \(28, 28, 1\), got \(28, 28, 3\)"),
+        (np.zeros(SHAPE, np.float32), r"of \(28, 28, 1\), got \(28, 1\)"),
+        (np.zeros((2, *SHAPE), np.uint8), r"floats in \[-1, 1\], got uint8: convert"),
+        (np.full((2, *SHAPE), 255.0), r"in \[-1, 1\], got magnitudes up to 255: scale them"),
+        (np.full((2, *SHAPE), -2.0), r"in \[-1, 1\], got magnitudes up to 2"),
+        (np.full((2, *SHAPE), np.nan), r"in \[-1, 1\], got magnitudes up to nan"),
+    ],
+)
+def test_images_of_the_wrong_shape_or_range_are_refused(images, message):
+    space = features.load("pixels", SHAPE)
+    with pytest.raises(ValueError, match=message) as error:
+        space(images)
+    assert "\n" not in str(error.value)
+    if "magnitudes" not in message:  # known when it is compiled
+        with pytest.raises(ValueError, match=message):
+            jax.eval_shape(space, images)
+
+
+def test_rounding_is_no_wrong_range():
+    space = features.load("pixels", SHAPE)
+    assert space(jnp.full((1, *SHAPE), 1.0001)).shape == (1, space.dim)
+
+
 @pytest.mark.parametrize("size", [(28, 28), (320, 450), (299, 310)])
 def test_the_resize_of_clean_fid_is_pillows(size):
     """Larger and smaller; float images, as the package does it, and clipped. Pillow's weights are

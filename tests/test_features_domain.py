@@ -55,6 +55,17 @@ def test_it_learns_what_makes_a_class_and_is_trained_once(tmp_path, monkeypatch)
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_a_damaged_file_of_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(domain, "train", lambda *_, **__: {"a": np.zeros(2)})
+    images = gratings(0, classes=2)
+    with pytest.raises(ValueError, match=r"\.npz lacks .*: it holds the weights of another"):
+        domain.load(SHAPE, images=images, cache=tmp_path)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"is no readable .npz file: delete it, and .* train it"):
+        domain.load(SHAPE, images=images, cache=tmp_path)
+
+
 def test_the_loss_by_hand():
     """Two classes, two halves of two images, in two dimensions."""
     angles = np.array([[[0.1, 0.3], [0.2, 0.5]], [[2.0, 1.5], [1.0, 1.8]]])

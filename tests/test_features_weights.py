@@ -1,6 +1,7 @@
 """Weight files: found or told what to do, checked, damaged; the converter as a command."""
 
 import os
+import zipfile
 from pathlib import Path
 
 import jax
@@ -83,6 +84,19 @@ def test_a_damaged_file_is_no_traceback_of_zip(folder):
     for damaged in (b"", b"<html>", whole[:-500], whole[:2000] + b"\0" * 20 + whole[2020:]):
         file.write_bytes(damaged)
         refuse(ValueError, "a.npz is no readable .npz", weights.load, "a", shapes(b=good), file)
+
+
+def test_a_file_of_something_else(folder):
+    file, good = folder / "a.npz", np.ones(3, np.float32)
+    with open(file, "wb") as stream:
+        np.save(stream, good)  # an array without a name
+    refuse(ValueError, "a.npz is no readable .npz", weights.load, "a", shapes(b=good), file)
+    with zipfile.ZipFile(file, "w") as archive:  # as PyTorch's files are
+        archive.writestr("b", "text")
+    refuse(ValueError, "b is no array of real numbers", weights.load, "a", shapes(b=good), file)
+    for wrong in (np.array(["x", "y", "z"]), good * 1j):
+        weights.save(file, {"b": wrong})
+        refuse(ValueError, "b is no array of real numbers", weights.load, "a", shapes(b=good), file)
 
 
 def test_by_name_only_the_published_weights_are_taken(folder):

@@ -80,6 +80,15 @@ def test_d_steps_take_a_batch_each(key):
     assert not tree_equal(after.params.d, other.params.d)
 
 
+def test_uniform_average():
+    """A decay of 1: the mean of the parameters after each step, without the first ones."""
+    seen = [jnp.array([3.0]), jnp.array([4.0]), jnp.array([8.0])]
+    state = gan.GANState(jnp.zeros((), int), None, None, {}, {}, Pair(jnp.array([100.0]), {}), {})
+    for params in seen:
+        state = gan.average(state.replace(params=Pair(params, {})), 1)
+    np.testing.assert_allclose(state.ema.g, [5.0], rtol=1e-6)
+
+
 def test_ema_follows_the_generator_and_warms_up(key, begun):
     game, tx, state = begun
     step = jax.jit(gan.make_step(game, tx, ema_decay=0.5))

@@ -20,15 +20,16 @@ LAYERS = [
     {"learned", "outer_losses", "panel"},
     {"tasks"},
     {"transfer", "meta"},
-    {"sharding", "log", "checkpoint", "pictures"},
+    {"sharding", "log", "checkpoint", "pictures", "watch"},
     {"evaluate"},
     {"loop", "build"},
     {"train"},
     {"subjects"},
     {"scoring", "compare", "drawing"},
+    {"calibration", "tables"},
 ]
 DRIVERS = {"train", "build", "loop", "evaluate", "checkpoint", "log"}
-DRIVERS |= {"subjects", "scoring", "compare", "drawing"}
+DRIVERS |= {"subjects", "scoring", "compare", "drawing", "calibration", "tables"}
 LIBRARY = [name for name in MODULES if [*name.split("."), ""][1] not in DRIVERS]
 
 
@@ -66,7 +67,8 @@ def test_only_one_place_knows_each_service():
         "tensorflow_datasets": {"data"},
         "tensorboardX": {"log"},
         "clu": {"log"},
-        "ml_collections": {"train", "build", "subjects", "scoring", "drawing"},
+        "ml_collections": {"train", "build", "subjects", "scoring", "drawing", "calibration"}
+        | {"tables"},
         "absl": set(),
         "tensorflow": set(),
     }

@@ -1,6 +1,7 @@
 """The loop knows nothing of GANs: here it runs a step that counts."""
 
 import json
+import types
 
 import flax.struct
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fsgan import loop
+from fsgan import loop, sharding
 
 
 @flax.struct.dataclass
@@ -82,6 +83,18 @@ def test_observed_at_its_times_and_the_best_is_kept(tmp_path):
     assert (checkpoints.best(), checkpoints.latest(), checkpoints.steps()) == (4, 10, [4, 10])
 
 
+def test_the_watch_is_asked_after_each_scoring(tmp_path, capsys):
+    def watch(workdir):
+        return [f"{len(numbers(workdir, 'score/score'))} so far"]
+
+    def observe(state, log, last):
+        return {"score": 1.0} if int(state.step) in (2, 6) else {}
+
+    assert loop.run(job(observe=observe, watch=watch), tmp_path, steps=6, **EVERY)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
+    assert lines == ["warning: 1 so far", "warning: 2 so far"]
+
+
 def test_a_finished_run_is_not_run_again(tmp_path, capsys):
     assert loop.run(job(), tmp_path, steps=2, **EVERY)
     before = (tmp_path / "metrics.jsonl").read_text()
@@ -108,6 +121,18 @@ def test_batches_are_really_split_over_the_devices(tmp_path, axis):
     split = job(step=step, sample=lambda key, data: jnp.ones(shape), batch_axis=axis)
     assert loop.run(split, tmp_path, steps=2, **EVERY)
     assert seen[0].shard_shape(shape) == ((2, 6), (4, 3))[axis]
+
+
+def test_which_devices_share_a_batch():
+    """A CPU's cores as many as divide it, or one; accelerators all, or there is an error."""
+    cores = [types.SimpleNamespace(platform="cpu") for _ in range(6)]
+    chosen = [len(sharding.share(n, "tasks", cores=True, devices=cores)) for n in (4, 5, 7, 12)]
+    assert chosen == [4, 5, 1, 6]
+    assert len(sharding.share(4, "batch", cores=False, devices=cores)) == 1
+    gpus = [types.SimpleNamespace(platform="gpu") for _ in range(6)]
+    assert sharding.share(12, "batch", cores=False, devices=gpus) == gpus
+    with pytest.raises(ValueError, match="tasks=4 cannot be split over 6 devices"):
+        sharding.share(4, "tasks", cores=True, devices=gpus)
 
 
 def poisoned(what: str, at: int):

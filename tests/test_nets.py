@@ -108,6 +108,43 @@ def test_activations(name, activation):
     jax.eval_shape(pair.g.init, jax.random.key(0), jnp.zeros((1, LATENT)))
 
 
+@every_net
+def test_lower_precision(name):
+    """bfloat16 inside: float32 parameters, images, logits and derivatives, nearly the same."""
+    exact, params, z, x = build(name, width=8)
+    pair = nets.make(name, x.shape[1:], width=8, activation="silu", dtype="bfloat16")
+
+    @jax.jit
+    def run(params):
+        def judged(pair, params):
+            return pair.d.apply({"params": params.d}, pair.g.apply({"params": params.g}, z)).mean()
+
+        images = [p.g.apply({"params": params.g}, z) for p in (exact, pair)]
+        return images, jax.grad(judged, argnums=1)(pair, params)
+
+    (wanted, images), gradient = run(params)
+    assert {leaf.dtype for leaf in jax.tree.leaves((images, gradient))} == {jnp.dtype("float32")}
+    assert 1e-4 < jnp.abs(images - wanted).max() < 0.1
+    jaxpr = str(jax.make_jaxpr(lambda z: pair.g.apply({"params": params.g}, z))(z))
+    assert "bf16" in jaxpr.split("tanh")[0].rpartition("dot_general")[0]
+
+
+@every_net
+def test_mapper(name):
+    """Hidden layers between latents and generator, under a name of their own."""
+    pair, params, z, _ = build(name, mapper=2)
+    plain, _, _, _ = build(name)
+    mapper, rest = params.g["mapper"], {k: v for k, v in params.g.items() if k != "mapper"}
+    assert [layer["kernel"].shape for layer in mapper.values()] == [(LATENT, LATENT)] * 3
+    w = z
+    for i in range(2):
+        w = jax.nn.silu(w @ mapper[f"dense{i}"]["kernel"])
+    w = w @ mapper["out"]["kernel"]
+    images = plain.g.apply({"params": rest}, w)
+    np.testing.assert_allclose(pair.g.apply({"params": params.g}, z), images, atol=1e-5)
+    assert not np.allclose(images, plain.g.apply({"params": rest}, z), atol=1e-2)
+
+
 def test_parameter_count_of_the_reference():
     pair = nets.make("dcgan", (28, 28, 1), width=64)
     g = jax.eval_shape(pair.g.init, jax.random.key(0), jnp.zeros((1, 64)))["params"]
@@ -131,8 +168,9 @@ def test_options():
     ("arguments", "options", "message"),
     [
         (("dcgn",), {}, "'dcgan'.*resnet"),
-        (("dcgan",), {"widht": 8}, "'width'.*activation, affine, impl, width"),
+        (("dcgan",), {"widht": 8}, "'width'.*activation, affine, dtype, impl"),
         (("dcgan",), {"g": {"impl": "fast"}}, "auto, lax, matmul"),
+        (("dcgan",), {"dtype": "float16"}, "bfloat16, float32"),
         (("dcgan",), {"activation": "swish"}, "gelu, leaky_relu"),
         (("dcgan", (30, 28, 1)), {}, "30x28"),
         (("dcgan", (28, 28, 2)), {}, "not 2"),

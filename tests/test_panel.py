@@ -74,6 +74,43 @@ def test_one_image_for_each_class_is_found_out(reals, floor):
     assert (scores["empty_clusters"], scores["assignment_entropy"]) == (SHOTS - 1, 0)
 
 
+class TestShortcomings:
+    """Each failure falls short at least in what is there to find it; real images in nothing."""
+
+    def test_of_failures(self, reals, floor):
+        def of(fake):
+            return set(panel.shortcomings(panel.score(reals, fake, KEY, errors=False), floor))
+
+        other = draw(4, M)
+        assert of(other) == set()
+        assert "copying_ratio" in of(reals.support[:, np.arange(M) % SHOTS])
+        assert "spread" in of(jnp.repeat(other[:, :1], M, 1))
+        assert {"recall", "recognisability"} <= of(other[np.arange(CLASSES) // 2 * 2])
+        noise = jax.random.normal(jax.random.key(5), (CLASSES, M, D))
+        assert {"copying_ratio", "spread", "recognisability"} <= of(noise)
+
+    @pytest.mark.parametrize(
+        ("value", "others", "expected"),
+        [
+            (2.0, {}, []),
+            (1.61, {}, []),
+            (2.0, {"spread": 1.59, "kid": 9.0}, ["spread"]),
+            (2.49, {}, []),
+            (2.51, {}, ["copying_ratio", "spread"]),  # the others cannot be too high
+            (2.0, {"recall": np.nan}, ["recall"]),
+        ],
+    )
+    def test_of_numbers(self, value, others, expected):
+        def scores(numbers):
+            return {name: panel.Score(x, (), 2) for name, x in numbers.items()}
+
+        floor = scores(dict.fromkeys([*panel.CHECKS, "kid"], 2.0))
+        found = scores({**dict.fromkeys(panel.CHECKS, value), **others})
+        assert panel.shortcomings(found, floor) == expected
+        del found["recognisability"]  # groups have none
+        assert panel.shortcomings(found, floor) == expected
+
+
 def test_errors_are_those_of_a_mean_over_classes():
     """Of as many groups as classes, the jackknife of a mean is its usual standard error."""
     values = np.random.default_rng(0).normal(size=8)

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from fsgan import loop, train
 from fsgan.checkpoint import Checkpoints
+from fsgan.features import pixels
 
 ROOT = Path(__file__).parent.parent
 
@@ -203,6 +204,10 @@ def test_two_devices_equal_one(phase, fields, shape, source, tmp_path):
     assert seen[-1].shard_shape(shape) == tuple(half)
 
 
+PANEL = {"kid", "precision", "recall", "spread", "energy"}
+PANEL |= {"copying_ratio", *(f"{name}_floor" for name in PANEL)}
+
+
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_run_leaves_what_a_person_wants_to_see(phase, finished):
     workdir = finished(phase)
@@ -214,7 +219,15 @@ def test_a_run_leaves_what_a_person_wants_to_see(phase, finished):
     if phase == "meta":
         assert any("test" in name for name in pictures)
         final = losses_of(workdir)[-1]
-        assert {"score/energy", "score/energy_floor", "score/test_energy"} <= set(final)
+        assert {f"score/test_{name}" for name in PANEL} <= set(final)
+    scores = losses_of(workdir)[-1]
+    if phase == "transfer":  # there is nothing that it might be compared with
+        variety = {"diversity", "nearest_target", "spread", "spread_floor"}
+        assert {name.removeprefix("score/") for name in scores} - {"step", "phase"} == variety
+    else:
+        assert {f"score/{name}" for name in PANEL} <= set(scores)
+        assert Checkpoints(workdir / "checkpoints").extra(12)["score"] == scores["score/kid"]
+        assert next(name for name in scores if name.startswith("score/")) == "score/kid"
     record = json.loads((workdir / "data.json").read_text())
     assert all(len(part["fingerprint"]) == 12 for part in record["data"].values())
 
@@ -245,6 +258,38 @@ def test_classes_are_chosen_in_the_training_split_where_others_are_held_out(sour
     assert record["valid"]["classes"]
 
 
+@pytest.mark.parametrize("phase", PHASES)
+def test_domain_features_of_the_scores_learn_from_training_images(
+    phase, source, tmp_path, monkeypatch
+):
+    """Those of the run itself, or for transfer those of its source: never from held-out ones."""
+    learned_from = []
+
+    def load(name, image_shape, *, images):
+        learned_from.append((name, train.build.data.fingerprint(images)))
+        return pixels.load(image_shape)
+
+    monkeypatch.setattr(train.features, "load", load)
+    config = small(phase, source, **{"scores.features": "domain"})
+    train.prepare(config, tmp_path / "run")
+    record = json.loads((source / "data.json").read_text())  # meta and pretrain have the same
+    assert learned_from == [("domain", record["data"]["train"]["fingerprint"])]
+
+
+def test_without_held_out_images_there_is_no_copying_ratio(source, tmp_path):
+    """A folder that is training and validation data in one."""
+    from PIL import Image
+
+    noise = np.random.default_rng(0)
+    for i in range(9):
+        Image.fromarray(noise.integers(0, 256, (8, 8), np.uint8)).save(tmp_path / f"{i}.png")
+    config = small("pretrain", None, steps=2, **{"data.name": f"folder:{tmp_path}"})
+    assert run(config, tmp_path / "run")
+    scores = losses_of(tmp_path / "run")[-1]
+    assert "score/recall" in scores
+    assert "score/copying_ratio" not in scores
+
+
 class TestBadInput:
     """Each is one line that says what to do, before anything long starts."""
 
@@ -261,7 +306,6 @@ class TestBadInput:
             ("pretrain", {"optimizer.schedule": "cosin"}, "did you mean 'cosine'"),
             ("pretrain", {"save_every": 3}, "save_every=3 must be a multiple of report_every=2"),
             ("pretrain", {"steps": 0}, "steps must be at least 1"),
-            ("pretrain", {"batch": 7}, "batch=7 cannot be split over 2 devices"),
             ("pretrain", {"data.name": "folder:nowhere"}, "nowhere"),
             ("transfer", {"method.name": "freezd"}, "did you mean 'freeze_d'"),
             ("transfer", {"init_from": ""}, "transfer needs init_from"),
@@ -276,6 +320,7 @@ class TestBadInput:
             ("pretrain", {"batch": 0}, "batch must be at least 1"),
             ("pretrain", {"nets.width": 0}, "nets.width must be at least 1"),
             ("pretrain", {"keep": 0}, "keep must be at least 1"),
+            ("pretrain", {"scores.features": "pixel"}, "did you mean 'pixels'"),
             ("pretrain", {"init_from": "nowhere"}, "'nowhere' holds no run"),
             ("transfer", {"method.name": "freeze_d", "method.blocks": 8}, "no layer 'block2'"),
             ("meta", {"adapt.show": (1, 3)}, "only steps 0 to 2"),

@@ -13,6 +13,8 @@ import numpy as np
 from fsgan import trees
 from fsgan.types import Array, Params
 
+MARGIN = 1e-3  # beyond [-1, 1], for rounding
+
 
 @flax.struct.dataclass
 class Features:
@@ -20,15 +22,18 @@ class Features:
 
     It is a pytree whose leaves are the weights. Give it to a jitted function as an argument, like
     parameters: closed over, the weights would be compiled into the program as constants.
+    Images of another shape or range are a ValueError, see `check_images`.
     """
 
     params: Params
     name: str = flax.struct.field(pytree_node=False)  # with all settings
+    shape: tuple[int, int, int] = flax.struct.field(pytree_node=False)  # of the images it takes
     dim: int = flax.struct.field(pytree_node=False)
     hash: str = flax.struct.field(pytree_node=False)  # 12 hex digits: of the name and the weights
     apply: Callable[[Params, Array], Array] = flax.struct.field(pytree_node=False)  # pure
 
     def __call__(self, images: Array) -> Array:
+        check_images(images, self.shape)
         return self.apply(self.params, images)
 
 
@@ -46,7 +51,30 @@ def make(
     """
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     dim = jax.eval_shape(apply, params, images).shape[1]
-    return Features(params, name, dim, fingerprint(name, params if hashed else {}), apply)
+    digest = fingerprint(name, params if hashed else {})
+    return Features(params, name, tuple(image_shape), dim, digest, apply)
+
+
+def check_images(images: Array, shape: Sequence[int]) -> None:
+    """ValueError unless images are float [n, *shape] in [-1, 1].
+
+    Values, NaN among them, are looked at outside of jit alone; within, there are none to see.
+    """
+    if images.shape[1:] != tuple(shape):
+        raise ValueError(
+            f"these features take images of {tuple(shape)}, got {images.shape[1:]}: "
+            "load the features for that shape, or the images in this one"
+        )
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(
+            f"features take floats in [-1, 1], got {images.dtype}: convert by images.to_float"
+        )
+    if not isinstance(images, jax.core.Tracer):
+        largest = float(jnp.abs(images).max(initial=0))
+        if not largest <= 1 + MARGIN:  # nor NaN
+            raise ValueError(
+                f"features take images in [-1, 1], got magnitudes up to {largest:.3g}: scale them"
+            )
 
 
 def fingerprint(name: str, params: Params) -> str:

@@ -24,6 +24,8 @@ from fsgan import plugins, trees
 from fsgan.types import Params
 
 Arrays = dict[str, np.ndarray]
+# What numpy raises for files that are cut off, changed, or something else altogether.
+DAMAGED = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, AttributeError, TypeError)
 
 
 class Published(NamedTuple):
@@ -106,8 +108,10 @@ def read(file: Path) -> Arrays:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, AttributeError) as error:
-        raise ValueError(f"{file} is no readable .npz file: get or convert it anew") from error
+    except DAMAGED as error:
+        raise ValueError(
+            f"{file} is no readable .npz file: delete it, and get, convert or train it anew"
+        ) from error
 
 
 def sha256(file: Path) -> str:
@@ -132,13 +136,16 @@ def check_source(name: str, file: Path, arrays: Arrays) -> None:
 def fit(arrays: Arrays, shapes: Params, file: Path) -> Params:
     """The arrays as float32 in the tree of `shapes`; others than those are left out.
 
-    Raises ValueError, naming the first, if one is missing, of another shape, or not finite.
+    Raises ValueError, naming the first, if one is missing, no array of real numbers, of another
+    shape, or not finite.
     """
     chosen = {}
     for name, wanted in trees.named(shapes).items():
         if name not in arrays:
             raise ValueError(f"{file} lacks {name}: it holds the weights of another network")
         array = arrays[name]
+        if getattr(array, "dtype", np.dtype(object)).kind not in "fiu":
+            raise ValueError(f"{file}: {name} is no array of real numbers: get the file anew")
         if array.shape != tuple(wanted.shape):
             raise ValueError(f"{file}: {name} is {array.shape}, but must be {wanted.shape}")
         chosen[name] = jnp.asarray(array, jnp.float32)

@@ -49,6 +49,7 @@ class Generator(layers.Net):
     @nn.compact
     def __call__(self, z: Array) -> Array:
         *finer, coarsest = self.channels()
+        z = layers.Mapper(self.mapper, self.activation, name="mapper")(z)
         x = layers.Stem(self.coarsest(), coarsest, self.affine, name="stem")(z)
         x = layers.activation(self.activation)(x)
         for i, features in enumerate(reversed(finer)):

@@ -56,6 +56,7 @@ class Generator(layers.Net):
     def __call__(self, z: Array) -> Array:
         (h, w, channels), n = self.image_shape, blocks(self.image_shape)
         shape = (h >> n, w >> n, self.width * 2**n)
+        z = layers.Mapper(self.mapper, self.activation, name="mapper")(z)
         x = nn.Dense(shape[0] * shape[1] * shape[2], name="stem")(z).reshape(-1, *shape)
         x = layers.Norm("value", name="stem_norm")(PReLU(name="stem_prelu")(x))
         for i in reversed(range(n)):

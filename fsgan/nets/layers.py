@@ -38,6 +38,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 # steps can move it: on Omniglot's validation alphabets 81 % of the adapted samples were nearest to
 # their own character's mean image, 54 % with a scale for each channel (one seed, equal rates).
 AFFINES = {"channel": -1, "value": 1}
+DTYPES = ("float32", "bfloat16")
 Padding = str | Sequence[tuple[int, int]]
 
 
@@ -226,10 +227,12 @@ class Norm(nn.Module):
         shape = x.shape[AFFINES[self.affine] :]
         scale = self.param("scale", nn.initializers.ones, shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
-        axes = tuple(range(1, x.ndim))
+        axes, dtype = tuple(range(1, x.ndim)), x.dtype
+        x = x.astype(jnp.promote_types(dtype, jnp.float32))  # bfloat16 is too coarse for moments
         x = x - x.mean(axes, keepdims=True)
         # eps inside the root: a constant sample has finite derivatives, too.
-        return x * lax.rsqrt((x * x).mean(axes, keepdims=True) + 1e-5) * scale + bias
+        x = x * lax.rsqrt((x * x).mean(axes, keepdims=True) + 1e-5)
+        return x.astype(dtype) * scale + bias
 
 
 def check_image_shape(shape: Sequence[int]) -> None:
@@ -257,6 +260,10 @@ def levels(image_shape: Sequence[int]) -> int:
     return max(n, 2)
 
 
+def _cast(tree, dtype: str):
+    return jax.tree.map(lambda x: x.astype(dtype), tree)
+
+
 class Net(nn.Module):
     """What generators and discriminators have in common; checked when constructed."""
 
@@ -265,14 +272,27 @@ class Net(nn.Module):
     activation: str = "leaky_relu"
     affine: str = "channel"  # of the generator's norms: "channel" or "value"
     impl: str = "auto"  # of convolutions: "matmul", "lax" or "auto"
+    dtype: str = "float32"  # computed in: or "bfloat16", with parameters, inputs, outputs float32
+    mapper: int = 0  # hidden layers between the latents and the generator, see `Mapper`
 
     def __post_init__(self):
         check_image_shape(self.image_shape)
+        if self.dtype not in DTYPES:
+            raise unknown("dtype", self.dtype, DTYPES)
         activation(self.activation)
         if self.affine not in AFFINES:
             raise unknown("affine", self.affine, AFFINES)
         _matmul(self.impl)
         super().__post_init__()
+
+    def apply(self, variables, *args, **options):
+        """As usual, except that lower precision is entered and left here, for all layers at once;
+        derivatives come back in the parameters' precision.
+        """
+        if self.dtype == "float32":
+            return super().apply(variables, *args, **options)
+        variables, args = _cast((variables, args), self.dtype)
+        return _cast(super().apply(variables, *args, **options), "float32")
 
     def channels(self) -> list[int]:
         """Channels per level, from fine to coarse."""
@@ -282,6 +302,27 @@ class Net(nn.Module):
         """Height and width at the coarsest level."""
         h, w, _ = self.image_shape
         return h >> levels(self.image_shape), w >> levels(self.image_shape)
+
+
+class Mapper(nn.Module):
+    """Latents [n, latent] -> latents: StyleGAN's mapping network (Karras et al. 2019), with so many
+    hidden layers of the latents' own size; with 0 the latents themselves.
+
+    It is a part of its own to be adapted or meta-learned alone: which images are made, not how.
+    """
+
+    hidden: int
+    activation: str
+
+    @nn.compact
+    def __call__(self, z: Array) -> Array:
+        if self.hidden == 0:
+            return z
+        size, x = z.shape[-1], z
+        for i in range(self.hidden):
+            x = nn.Dense(size, kernel_init=kernel_init(2.0), name=f"dense{i}")(x)
+            x = activation(self.activation)(x)
+        return nn.Dense(size, kernel_init=kernel_init(1.0), name="out")(x)
 
 
 class Stem(nn.Module):

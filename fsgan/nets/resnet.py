@@ -61,6 +61,7 @@ class Generator(layers.Net):
     @nn.compact
     def __call__(self, z: Array) -> Array:
         channels = self.channels()
+        z = layers.Mapper(self.mapper, self.activation, name="mapper")(z)
         x = layers.Stem(self.coarsest(), channels[-1], self.affine, name="stem")(z)
         for i, features in enumerate([*reversed(channels[:-1]), channels[0]]):
             x = Up(features, self.activation, self.affine, self.impl, name=f"block{i}")(x)

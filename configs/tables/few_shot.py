@@ -1,0 +1,128 @@
+"""The main table: adaptation to held-out classes from 5 images in 10 steps.
+
+python main.py --config=configs/tables/few_shot.py                  glyphs and Omniglot, 3 seeds
+python main.py --config=configs/tables/few_shot.py:omniglot         one of them, any source
+python main.py --config=configs/tables/few_shot.py --config.seeds=5
+
+A meta-trained GAN beside one that was pretrained on the same classes and is fine-tuned in as many
+steps, and beside one that was not trained at all. The inner optimizer of the two latter is the one
+of `rates` with the best validation KID: the meta-trained one has learned for its own.
+"""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from configs import base
+from configs.tables.base import evaluation, joined, table_config, training
+from fsgan.tables.cells import Cell, Option
+from fsgan.tables.runs import Run
+
+EXPLAIN = (
+    "Each GAN adapts to each held-out class from a few of its images; samples are compared with "
+    "other images of the class. gap closed: the share of the way in KID from the fine-tuned GAN "
+    "to real images. The inner optimizer of `finetune` and `scratch` is chosen on validation "
+    "classes (column chosen)."
+)
+
+
+def get_config(arg: str = ""):
+    sources = {name: [name] for name in base.sources()}
+    chosen, fields = base.words(arg, **sources, size=["smoke"])
+    smoke = bool(chosen.pop("size", ""))
+    config = shared_config("few_shot", "Few-shot generation", EXPLAIN, smoke)
+    config.data = tuple(chosen.values()) or (("glyphs",) if smoke else ("glyphs", "omniglot"))
+    config.meta = "" if smoke else "maml"  # words for configs/maml_gan.py
+    return base.assign(config, fields)
+
+
+def shared_config(table: str, title: str, explain: str, smoke: bool) -> ConfigDict:
+    """The fields of tables of few-shot adaptation."""
+    config = table_config(table, title, explain, smoke)
+    config.baseline = "finetune"
+    config.columns = ("kid", "recognisability", "spread", "diversity", "recall", "copying_ratio")
+    config.m = 8 if smoke else 32
+    config.shots = 5
+    config.adapt_steps = 2 if smoke else 10
+    config.classes = 8 if smoke else 0  # test classes, evenly spaced; 0: all
+    config.valid_classes = 8 if smoke else 30  # of the choice of the inner optimizer
+    # Reference images of a class, where it has as many; 0: what the smallest class allows. Glyphs
+    # have classes of 8 images: 5 shots leave too few for KID's floor, so the larger ones alone.
+    config.n = ConfigDict({"glyphs": 2 if smoke else 3})
+    # The main job sees 2,000 x 4 tasks x (8 steps of 5 images + 3 queries) = 344,000 images; its
+    # last 100 steps, exact ones, count 4 times: 396,000, here in batches of 64.
+    config.pretrain_steps = 4 if smoke else 6_200
+    # The same networks as the main job's, with the loss and optimizer that suit pretraining.
+    config.pretrain = "" if smoke else "nets.affine=value,observe_every=1000,save_every=500"
+    config.rates = (
+        ("inner.lr=0.01,inner.d_lr=0.001", "inner.lr=0.1,inner.d_lr=0.01")
+        if smoke
+        else (
+            "inner.lr=0.01,inner.d_lr=0.001",
+            "inner.lr=0.03,inner.d_lr=0.003",
+            "inner.lr=0.1,inner.d_lr=0.01",
+            "inner.lr=0.3,inner.d_lr=0.03",
+            "inner.lr=1.0,inner.d_lr=0.03",
+            "inner.name=adam,inner.lr=0.001,inner.d_lr=0.001,inner.b1=0.5",
+            "inner.name=adam,inner.lr=0.005,inner.d_lr=0.001,inner.b1=0.5",
+        )
+    )
+    return config
+
+
+def plan(config: ConfigDict, workdir: Path) -> list[Cell]:
+    cells = []
+    for data in config.data:
+        cells.append(meta_cell(config, "meta", config.meta, data, workdir))
+        cells += baselines(config, data, workdir)
+    return cells
+
+
+def meta_cell(config: ConfigDict, row: str, what: str, data: str, workdir: Path) -> Cell:
+    """A meta-trained GAN: words for configs/maml_gan.py."""
+    place = workdir / data / base.run_name(row, {})
+    runs = [
+        training(
+            config,
+            joined(f"maml_gan:{data}", what),
+            place / f"seed{seed}",
+            shots=config.shots,
+            seed=seed,
+        )
+        for seed in range(config.seeds)
+    ]
+    test = tuple(few_shot(config, run, data, "test", "test") for run in runs)
+    return Cell(data, row, data, {"": Option((), test)})
+
+
+def baselines(config: ConfigDict, data: str, workdir: Path) -> list[Cell]:
+    """One GAN, pretrained on the classes that the others are meta-trained on, and untrained."""
+    steps = f"steps={config.pretrain_steps}"
+    what = joined(f"pretrain:{data}", config.pretrain, steps)
+    runs = [
+        training(config, what, workdir / data / "pretrain" / f"seed{seed}", seed=seed)
+        for seed in range(config.seeds)
+    ]
+    cells = []
+    for row, fresh in (("finetune", False), ("scratch", True)):
+
+        def each(split: str, i: int, rate: str, row=row, fresh=fresh) -> tuple[Run, ...]:
+            split, folder = f"{split},{rate}", f"{row}_{split}_{i}"
+            return tuple(few_shot(config, run, data, split, folder, fresh=fresh) for run in runs)
+
+        options = {
+            rate: Option(each("valid", i, rate), each("test", i, rate))
+            for i, rate in enumerate(config.rates)
+        }
+        cells.append(Cell(data, row, data, options))
+    return cells
+
+
+def few_shot(config: ConfigDict, run: Run, data: str, split: str, folder: str, **fields) -> Run:
+    """An evaluation on held-out classes. Validation takes what the smallest class allows."""
+    test = split.startswith("test")
+    fields |= {"shots": config.shots, "adapt_steps": config.adapt_steps}
+    fields["classes"] = config.classes if test else config.valid_classes
+    if test and config.n.get(data):
+        fields["n"] = config.n[data]
+    return evaluation(config, run, split, folder, **fields)
