@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import jax
@@ -54,6 +55,7 @@ def parse(argv: list[str]) -> list[str]:
 def main(argv: list[str]) -> None:
     del argv
     logging.set_verbosity(logging.WARNING)  # of the libraries below; our own reports are printed
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     if jax.config.jax_compilation_cache_dir is None:  # unless the environment names another one
         jax.config.update("jax_compilation_cache_dir", str(CACHE))
     if DISTRIBUTED.value:

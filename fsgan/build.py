@@ -165,7 +165,10 @@ def make_subspace(text: str) -> Subspace:
 SUBSPACES = ("everything", "head", "nothing", "named", "freeze", "scale_shift", "singular_values")
 SUBSPACES += ("lora", "kernel_modulation", "adafm")
 OUTER_LOSSES = ("adversarial", "distance", "mixed")
-DISTANCES = {"energy": energy.compute, "mmd": kid.mmd2}  # the latter is what KID averages
+DISTANCES = {
+    "energy": energy.compute,
+    "mmd": lambda real, fake: kid.mmd2(*kid.scaled(real, fake)),  # what KID averages
+}
 FEATURES = ("pixels", "random_conv")  # that need neither data nor weights
 
 

@@ -126,6 +126,12 @@ def table(names: Sequence[str], results: Sequence[dict[str, Any]]) -> str:
     """All scores of all runs as text; a star marks intervals without zero."""
     named = zip(names, results, strict=True)
     lines = [f"[{i}] {name}: {result['run']}" for i, (name, result) in enumerate(named)]
+    lines += [
+        f"features {space}: a lower KID of [{i}] is no win, not near the floor: {', '.join(short)}"
+        for space in common_features(results)
+        for i, result in enumerate(results)
+        if (short := result["features"][space].get("shortcomings"))  # older ones do not say
+    ]
     for space in common_features(results):
         found = results[0]["features"][space]
         units = found["units"]

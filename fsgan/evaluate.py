@@ -17,7 +17,7 @@ from fsgan import gan, panel, sharding, tasks
 from fsgan.features import Features, pixels
 from fsgan.images import to_float, to_uint8
 from fsgan.log import Logger
-from fsgan.metrics import copying, diversity, energy, precision_recall
+from fsgan.metrics import copying, diversity, energy, kid, precision_recall
 from fsgan.metrics._distances import kth_nearest
 from fsgan.pictures import grid
 from fsgan.types import Array, Episode, Game, GANState, Method, Metrics, Pair
@@ -35,7 +35,7 @@ def panel_scores(real: Array, fake: Array, support: Array | None = None) -> Metr
     """
     n, d = real.shape[1:]
     some = fake[:, :n]
-    scores = {"kid": mixture_kid(*scaled(real, fake)), "spread": jax.vmap(spread)(some).mean()}
+    scores = {"kid": mixture_kid(*kid.scaled(real, fake)), "spread": jax.vmap(spread)(some).mean()}
     x, y = real.reshape(-1, d), some.reshape(-1, d)
     if min(len(x), len(y)) >= 4:
         scores |= precision_recall.compute(x, y)
@@ -51,16 +51,6 @@ def mixture_kid(real: Array, fake: Array) -> Array:
     """
     within = sum(panel.kernel_means(x, x, same=True).mean() for x in (real, fake))
     return within - 2 * panel.kernel_means(real, fake).mean()
-
-
-def scaled(real: Array, *others: Array) -> tuple[Array, ...]:
-    """All features by one factor, so that the mean square of the real ones is 1.
-
-    KID's cubic kernel needs that: it adds 1 to x.y / d, and where that is small, as in spaces whose
-    vectors have length 1, it is linear and compares means alone. Domain features stay as they are.
-    """
-    factor = jax.lax.rsqrt(jnp.square(real).mean() + 1e-12)
-    return tuple(factor * x for x in (real, *others))
 
 
 def spread(x: Array) -> Array:
@@ -201,7 +191,7 @@ def leakage(
     plain, augmented = (
         space(x).reshape(len(real), draws, -1) for x in (repeated, augment(repeated))
     )
-    plain, augmented, fake = scaled(plain, augmented, fake[None])
+    plain, augmented, fake = kid.scaled(plain, augmented, fake[None])
     return {
         "kid_to_targets": mixture_kid(plain, fake),
         "kid_to_augmented": mixture_kid(augmented, fake),

@@ -15,11 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from fsgan import features, panel, subjects
+from fsgan import features, panel, sharding, subjects
 from fsgan.images import to_float
 from fsgan.metrics import check_finite
 from fsgan.subjects import Subject
-from fsgan.types import Array
 
 CHUNK = 256  # images embedded at a time
 
@@ -77,19 +76,22 @@ def load_features(
     return spaces, missing
 
 
-@jax.jit
-def embed(space: features.Features, images: Array) -> Array:
+def embed(space: features.Features, images: np.ndarray) -> np.ndarray:
     """Features [a, b, dim] of uint8 images [a, b, h, w, c], `CHUNK` images at a time.
 
     ValueError for others: no other type says what range it has.
     """
-    if images.dtype != jnp.uint8:
+    if images.dtype != np.uint8:
         raise ValueError(f"images to score are uint8, got {images.dtype}: convert by to_uint8")
     a, b, *shape = images.shape
-    chunks = math.ceil(a * b / CHUNK)
-    flat = jnp.resize(images, (chunks * CHUNK, *shape)).reshape(chunks, CHUNK, *shape)
-    found = jax.lax.map(lambda x: space(to_float(x)), flat)
+    devices = jax.device_count()
+    chunks = math.ceil(a * b / CHUNK / devices) * devices
+    filled = np.resize(images, (chunks, math.ceil(a * b / chunks), *shape))
+    found = np.asarray(_features(space, filled))
     return found.reshape(-1, space.dim)[: a * b].reshape(a, b, -1)
+
+
+_features = sharding.map_shared(lambda space, images: space(to_float(images)))
 
 
 def scorer(space: features.Features, subject: Subject) -> Callable[..., dict[str, panel.Score]]:

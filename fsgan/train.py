@@ -7,7 +7,8 @@ ValueError or FileNotFoundError of one line.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,8 @@ def transfer(config: ConfigDict) -> Job:
     sample = real_batches(config)
     source = build.initial_params(config, game, params_key)()
     pool = episodes.make_pool(target)
+    for doubt in doubts(target.images, config):
+        warnings.warn(doubt, stacklevel=2)
 
     def init() -> GANState:
         start_key, key = jax.random.split(train_key)
@@ -200,6 +203,19 @@ def meta(config: ConfigDict) -> Job:
         },
         score="kid",
     )
+
+
+def doubts(target: np.ndarray, config: ConfigDict) -> Iterator[str]:
+    """What may not be meant by target images uint8 [n, h, w, c] for the source of `config`."""
+    grey = (target[..., :3] == target[..., :1]).all()
+    if target.shape[-1] > 1 and grey:
+        yield "the target images are grey, the source's are in colour: the samples will turn grey"
+    try:
+        seen = {image.tobytes() for image in source_images(config).images}
+    except (ValueError, OSError):  # its data need not be at hand any more
+        return
+    if known := sum(image.tobytes() in seen for image in target):
+        yield f"the source has learned from {known} of the {len(target)} target images already"
 
 
 def source_images(config: ConfigDict) -> Images:

@@ -60,6 +60,16 @@ def test_gap_closed():
     assert half == pytest.approx(3.182 * error)
 
 
+def test_a_lower_kid_is_no_win_for_a_copier(tmp_path, capsys):
+    copier = result("copier", score(shift=-1))
+    copier["features"]["domain"]["shortcomings"] = ["copying_ratio"]
+    compare.main(write(tmp_path, result(), copier))
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = (line for line in lines if "no win" in line)
+    assert "KID of [1]" in line
+    assert line.endswith("not near the floor: copying_ratio")
+
+
 def test_the_table(tmp_path, capsys):
     better = result("b", x=score(scale=0.25))
     compare.main(write(tmp_path, result(), better, result("c")))

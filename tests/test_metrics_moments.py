@@ -120,3 +120,22 @@ def test_kid_subsets_are_no_larger_than_asked(key, monkeypatch):
     assert set(sizes) == {(25, 4), (10, 10)}
     with pytest.raises(ValueError, match="2 subsets of 2 or more, got 1 of 1000"):
         kid.compute(x, x, key, subsets=1)
+
+
+def test_kid_sees_more_than_means_only_in_features_of_unit_scale(key):
+    """Short vectors make the kernel linear: two sets with one mean and other variances look alike,
+    beside sets with other means. Scaled, they differ.
+    """
+    x = np.asarray(jax.random.normal(key, (400, 20)))
+    x = np.concatenate([x, -x])  # the mean is 0
+    wider, shifted = 2 * x, x + 0.5
+
+    def ratio(prepare):
+        values = [kid.mmd2(*prepare(1e-2 * x, 1e-2 * other)) for other in (wider, shifted)]
+        return values[0] / values[1]
+
+    assert abs(ratio(lambda *sets: sets)) < 0.05
+    assert ratio(kid.scaled) > 0.5
+    one, other = kid.scaled(3e-3 * x, 3e-3 * wider)
+    np.testing.assert_allclose(np.square(one).mean(), 1, rtol=1e-4)
+    np.testing.assert_allclose(other, 2 * one, rtol=1e-4)

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from fsgan import loop, train
 from fsgan.checkpoint import Checkpoints
 from fsgan.features import pixels
+from fsgan.types import Images
 
 ROOT = Path(__file__).parent.parent
 
@@ -206,6 +207,19 @@ def test_two_devices_equal_one(phase, fields, shape, source, tmp_path):
 
 PANEL = {"kid", "precision", "recall", "spread", "energy"}
 PANEL |= {"copying_ratio", *(f"{name}_floor" for name in PANEL)}
+
+
+def test_target_images_that_may_not_be_meant(monkeypatch):
+    """Those that the source has seen, and grey ones for its networks of colour images."""
+    images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
+    source = Images(images[:4], np.zeros(4, np.int32), ("a",))
+    monkeypatch.setattr(train, "source_images", lambda config: source)
+    assert list(train.doubts(images[4:], None)) == []
+    (seen,) = train.doubts(images[3:], None)
+    assert "has learned from 1 of the 3 target images" in seen
+    (grey,) = train.doubts(np.repeat(images[4:, ..., :1], 3, -1), None)
+    assert "the target images are grey" in grey
+    assert list(train.doubts(images[4:, ..., :1], None)) == []  # the source's are grey, too
 
 
 @pytest.mark.parametrize("phase", PHASES)

@@ -32,6 +32,7 @@ from fsgan.transfer import (
     minegan,
     mode_seeking,
     rick,
+    rssa,
 )
 from fsgan.types import Play
 
@@ -329,6 +330,69 @@ def test_l2_sp_pulls_back_to_the_source(source):
     pull = jax.jit(jax.grad(lambda g: loss(away._replace(g=g))))(away.g)
     jax.tree.map(lambda x: np.testing.assert_allclose(x, 6.0, rtol=1e-5), pull)
     assert method.d_loss(*play(away, source), 1.0) == 1.0
+
+
+class TestRSSA:
+    def test_divergence_is_the_mean_relative_entropy(self):
+        rng = np.random.default_rng(0)
+        a, b = ([rng.normal(size=(2, 4, 3)), rng.normal(size=(3, 1, 5))] for _ in range(2))
+        softmax = lambda x: np.exp(x) / np.exp(x).sum(-1, keepdims=True)  # noqa: E731
+        each = [
+            scipy.stats.entropy(*map(softmax, x), axis=-1).mean() for x in zip(a, b, strict=True)
+        ]
+        np.testing.assert_allclose(rssa.divergence(a, b), np.mean(each), rtol=1e-5)
+
+    def test_correlations_are_cosines_of_places_and_of_samples(self):
+        x = np.random.default_rng(0).normal(size=(3, 5, 4))  # samples, places, channels
+        unit = x / np.linalg.norm(x, axis=-1, keepdims=True)
+        found = rssa.self_correlation(jnp.asarray(x))
+        np.testing.assert_allclose(found, np.einsum("npc,nqc->npq", unit, unit), atol=1e-6)
+        found = rssa.disturbance_correlation(jnp.asarray(x))
+        expected = [
+            [[unit[i, p] @ unit[j, p] for j in range(3) if j != i] for i in range(3)]
+            for p in range(5)
+        ]
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+    def test_each_consistency_is_lost_only_away_from_the_source(self):
+        for weights in ({"self_weight": 0.0}, {"disturbance_weight": 0.0}):
+            method = rssa.make(**weights)
+            game, source = setup(method, toys.CONV)
+            params, memory = method.start(game, source, REAL, SEEDS[0])
+
+            @jax.jit
+            def loss(p, method=method, game=game, memory=memory):
+                return method.g_loss(game, play(p, memory, nets=toys.CONV)[1], 3.0)
+
+            np.testing.assert_allclose(loss(params), 3.0, atol=1e-5)
+            away = {**jax.tree.map(lambda x: x**2, source.g), "span": params.g["span"]}
+            assert loss(params._replace(g=away)) > 3.01
+
+    def test_latents_are_compressed_towards_those_of_the_target(self, source):
+        """By 1 onto their span, here a line; by 0 not at all; the length stays."""
+        z = jax.random.normal(SEEDS[0], (5, 3))
+        for compression in (0.0, 1.0):
+            method = rssa.make(compression=compression)
+            game = method.extend(toys.game())
+            params, _ = method.start(game, source, REAL[:1], SEEDS[0])
+            (line,) = params.g["span"]["basis"].T
+            onto = jnp.sign(z @ line)[:, None] * jnp.linalg.norm(z, axis=1)[:, None] * line
+            expected = z if compression == 0 else onto
+            images = toys.DENSE.g.apply({"params": source.g}, expected)
+            found = game.nets.g.apply({"params": params.g}, z)
+            np.testing.assert_allclose(found, images, atol=1e-5)
+
+    def test_inversion_finds_latents_of_images(self, source):
+        game, z = toys.game(), jax.random.normal(SEEDS[1], (2, 3))
+        images = toys.DENSE.g.apply({"params": source.g}, z)
+        found = rssa.invert(game, source.g, images, SEEDS[0], 200)
+        again = toys.DENSE.g.apply({"params": source.g}, found)
+        assert jnp.square(again - images).mean() < 0.05 * jnp.square(images).mean()
+
+    def test_wrong_options(self):
+        for options in ({"samples": 1}, {"compression": 1.5}):
+            with pytest.raises(ValueError, match=r"2 samples or more|from 0 to 1"):
+                rssa.make(**options)
 
 
 class TestCDC:

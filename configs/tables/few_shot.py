@@ -46,9 +46,10 @@ def shared_config(table: str, title: str, explain: str, smoke: bool) -> ConfigDi
     config.adapt_steps = 2 if smoke else 10
     config.classes = 8 if smoke else 0  # test classes, evenly spaced; 0: all
     config.valid_classes = 8 if smoke else 30  # of the choice of the inner optimizer
-    # Reference images of a class, where it has as many; 0: what the smallest class allows. Glyphs
-    # have classes of 8 images: 5 shots leave too few for KID's floor, so the larger ones alone.
-    config.n = ConfigDict({"glyphs": 2 if smoke else 3})
+    # Reference images of a class, where it has as many; without, what the smallest class allows.
+    # Glyphs have classes of 8 images: 5 shots leave too few for KID's floor, so the larger ones
+    # alone. Of Omniglot's 659 classes 7 images each would take minutes for every evaluation.
+    config.n = ConfigDict({"glyphs": 2 if smoke else 3, "omniglot": 3})
     # The main job sees 2,000 x 4 tasks x (8 steps of 5 images + 3 queries) = 344,000 images; its
     # last 100 steps, exact ones, count 4 times: 396,000, here in batches of 64.
     config.pretrain_steps = 4 if smoke else 6_200

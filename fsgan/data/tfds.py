@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -108,6 +109,10 @@ def read(
             y = int(record["label"]) if len(names) > 1 else 0
             if y >= 0 and chosen[y]:
                 image = convert(Image.open(io.BytesIO(record["image"])))
+                if not images and channels == 1 and image.mode.startswith(("RGB", "P")):
+                    warnings.warn(
+                        f"{builder.name} is in colour: channels=1 makes it grey", stacklevel=3
+                    )
                 images.append(pixels(image, size, channels))
                 labels.append(y)
     if not images:
