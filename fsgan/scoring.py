@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import math
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -153,7 +154,8 @@ def versions() -> dict[str, str]:
     try:
         own = importlib.metadata.version("fsgan")
     except importlib.metadata.PackageNotFoundError:  # run from a clone
-        own = "not installed"
+        project = Path(__file__).parent.parent / "pyproject.toml"
+        own = tomllib.loads(project.read_text())["project"]["version"]
     return {"jax": jax.__version__, "flax": flax.__version__, "fsgan": own}
 
 

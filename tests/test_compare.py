@@ -61,7 +61,7 @@ def test_gap_closed():
 
 
 def test_a_lower_kid_is_no_win_for_a_copier(tmp_path, capsys):
-    copier = result("copier", score(shift=-1))
+    copier = result("copier", x=score(shift=-1))
     copier["features"]["domain"]["shortcomings"] = ["copying_ratio"]
     compare.main(write(tmp_path, result(), copier))
     lines = capsys.readouterr().out.splitlines()
