@@ -66,6 +66,8 @@ def shared_config(table: str, title: str, explain: str, smoke: bool) -> ConfigDi
             "inner.lr=1.0,inner.d_lr=0.03",
             "inner.name=adam,inner.lr=0.001,inner.d_lr=0.001,inner.b1=0.5",
             "inner.name=adam,inner.lr=0.005,inner.d_lr=0.001,inner.b1=0.5",
+            "inner.name=adam,inner.lr=0.01,inner.d_lr=0.003,inner.b1=0.5",
+            "inner.name=adam,inner.lr=0.03,inner.d_lr=0.01,inner.b1=0.5",
         )
     )
     return config
