@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -125,8 +125,6 @@ def make_learner(config: ConfigDict, game: Game) -> Learner:
     if adapt.fewest is not None and not 1 <= adapt.fewest <= adapt.steps:
         raise ValueError(f"adapt.fewest={adapt.fewest}: choose 1 to adapt.steps={adapt.steps}")
     subspace = Pair(make_subspace(adapt.g_subspace), make_subspace(adapt.d_subspace))
-    if config.learner.name == "anil" and subspace != Method().subspace:
-        raise ValueError("anil has an inner set of its own: give g_head and d_head, no subspace")
     inner = Inner(
         dataclasses.replace(game, method=dataclasses.replace(game.method, subspace=subspace)),
         make_optimizers(config.inner, adapt.steps),
@@ -147,6 +145,10 @@ def make_learner(config: ConfigDict, game: Game) -> Learner:
     return make_plugin(meta, config.learner, inner)
 
 
+SUBSPACES = ("everything", "head", "nothing", "named", "freeze", "scale_shift", "singular_values")
+SUBSPACES += ("lora", "kernel_modulation", "adafm")
+
+
 def make_subspace(text: str) -> Subspace:
     """One of `fsgan.subspaces` by name, with an argument after a colon where it takes one:
     "everything", "scale_shift", "lora:4", "named:stem|head".
@@ -162,8 +164,6 @@ def make_subspace(text: str) -> Subspace:
         raise ValueError(f"subspace {text!r}: {error}") from error
 
 
-SUBSPACES = ("everything", "head", "nothing", "named", "freeze", "scale_shift", "singular_values")
-SUBSPACES += ("lora", "kernel_modulation", "adafm")
 OUTER_LOSSES = ("adversarial", "distance", "mixed")
 DISTANCES = {
     "energy": energy.compute,
@@ -190,6 +190,13 @@ def make_outer_loss(
         samples=config.samples,
     )
     return distance if config.name == "distance" else outer_losses.mixed(config.weight, distance)
+
+
+def feature_space(
+    name: str, image_shape: Sequence[int], seen: Callable[[], Images]
+) -> features.Features:
+    """The feature space of scores; `seen` has the images that domain features learn from."""
+    return features.load(name, image_shape, **({"images": seen()} if name == "domain" else {}))
 
 
 def make_plugin(package: ModuleType, config: ConfigDict, *args: Any) -> Any:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from fsgan import features, panel, sharding, subjects
+from fsgan import build, features, panel, sharding, subjects
 from fsgan.images import to_float
 from fsgan.metrics import check_finite
 from fsgan.subjects import Subject
@@ -67,9 +67,8 @@ def load_features(
     """
     spaces, missing = {}, {}
     for name in names.split(","):
-        options = {"images": subject.seen} if name == "domain" else {}
         try:
-            spaces[name] = features.load(name, subject.real.shape[2:], **options)
+            spaces[name] = build.feature_space(name, subject.real.shape[2:], lambda: subject.seen)
         except FileNotFoundError as error:
             missing[name] = str(error)
     if not spaces:

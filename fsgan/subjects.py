@@ -194,7 +194,6 @@ def transferred(config: ConfigDict, trained: ConfigDict, state: Any) -> Subject:
     method = build.make_method(trained)
     game = method.extend(build.make_game(trained, available.images.shape[1:], method))
     source = build.initial_params(trained, game, build.keys(trained)[0])()
-    origin = load_run(Path(trained.init_from))
     return unconditional(
         config,
         game,
@@ -202,9 +201,7 @@ def transferred(config: ConfigDict, trained: ConfigDict, state: Any) -> Subject:
         available,
         others,
         support=available.images[chosen],
-        seen=train.class_splits(origin)["train"]
-        if origin.phase == "meta"
-        else build.load_data(origin, "train")[0],
+        seen=train.source_images(trained),
         unadapted=source,
         protocol={"split": trained.split, "shots": len(chosen), "chosen": chosen.tolist()},
     )

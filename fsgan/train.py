@@ -22,7 +22,6 @@ from fsgan import (
     build,
     episodes,
     evaluate,
-    features,
     gan,
     images,
     loop,
@@ -48,14 +47,6 @@ def real_batches(config: ConfigDict) -> Callable[[jax.Array, Pool], jax.Array]:
     return sample
 
 
-def score_features(
-    config: ConfigDict, image_shape: Sequence[int], seen: Callable[[], Images]
-) -> features.Features:
-    """The feature space of the scores; `seen` has the images that domain features learn from."""
-    name = config.scores.features
-    return features.load(name, image_shape, **({"images": seen()} if name == "domain" else {}))
-
-
 def pretrain(config: ConfigDict) -> Job:
     """Train a GAN on all images of a data set."""
     params_key, train_key, data_key, picture_key = build.keys(config)
@@ -78,7 +69,7 @@ def pretrain(config: ConfigDict) -> Job:
         devices=sharding.share(config.batch, "batch", cores=False),
         observe=evaluate.observe_samples(
             game,
-            score_features(config, train.images.shape[1:], lambda: train),
+            build.feature_space(config.scores.features, train.images.shape[1:], lambda: train),
             valid.images,
             train.images[some] if held_out else None,
             picture_key,
@@ -125,7 +116,9 @@ def transfer(config: ConfigDict) -> Job:
         devices=sharding.share(config.batch, "batch", cores=False),
         observe=evaluate.observe_transfer(
             game,
-            score_features(config, target.images.shape[1:], lambda: source_images(config)),
+            build.feature_space(
+                config.scores.features, target.images.shape[1:], lambda: source_images(config)
+            ),
             source,
             target.images,
             picture_key,
@@ -187,7 +180,7 @@ def meta(config: ConfigDict) -> Job:
         devices=devices,
         observe=evaluate.observe_tasks(
             learner.inner,
-            score_features(config, image_shape, lambda: sets["train"]),
+            build.feature_space(config.scores.features, image_shape, lambda: sets["train"]),
             valid,
             test,
             picture_key,

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from fsgan import loop, train
+from fsgan import build, loop, train
 from fsgan.checkpoint import Checkpoints
 from fsgan.features import pixels
 from fsgan.types import Images
@@ -283,7 +283,7 @@ def test_domain_features_of_the_scores_learn_from_training_images(
         learned_from.append((name, train.build.data.fingerprint(images)))
         return pixels.load(image_shape)
 
-    monkeypatch.setattr(train.features, "load", load)
+    monkeypatch.setattr(build.features, "load", load)
     config = small(phase, source, **{"scores.features": "domain"})
     train.prepare(config, tmp_path / "run")
     record = json.loads((source / "data.json").read_text())  # meta and pretrain have the same
@@ -326,6 +326,8 @@ class TestBadInput:
             ("transfer", {"init_from": "nowhere"}, "'nowhere' holds no run"),
             ("transfer", {"shots": 10_000}, "shots=10000, but the target has"),
             ("meta", {"learner.name": "reptil"}, "did you mean 'reptile'"),
+            ("meta", {"adapt.g_subspace": "loraa:4"}, "did you mean 'lora'"),
+            ("meta", {"adapt.g_subspace": "lora"}, "subspace 'lora': .*'rank'"),
             ("meta", {"shots": 50}, r"shots 50 \+ queries 3 = 53 images, but class"),
             ("meta", {"adapt.steps": 0}, "adapt.steps"),
             ("meta", {"chunk": 3}, "cannot be taken 3 at a time"),

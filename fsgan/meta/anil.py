@@ -4,7 +4,7 @@ import dataclasses
 
 from fsgan import outer_losses, subspaces, tasks
 from fsgan.meta import maml
-from fsgan.types import Pair
+from fsgan.types import Method, Pair
 
 
 def make(
@@ -18,8 +18,11 @@ def make(
 ) -> tasks.Learner:
     """MAML whose inner set is the layers matching `g_head` and `d_head` (`subspaces.named`).
 
-    "no layer" errors come from there. The other options are those of `maml`.
+    "no layer" errors come from there. The other options are those of `maml`. ValueError if the
+    inner loop has a subspace already.
     """
+    if inner.game.method.subspace != Method().subspace:
+        raise ValueError("anil has an inner set of its own: give g_head and d_head, no subspace")
     heads = Pair(subspaces.named(g_head), subspaces.named(d_head))
     method = dataclasses.replace(inner.game.method, subspace=heads)
     game = dataclasses.replace(inner.game, method=method)
