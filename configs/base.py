@@ -41,6 +41,7 @@ def base_config(phase: str, name: str) -> ConfigDict:
     config.nets.dtype = "float32"  # computed in, or bfloat16; parameters are float32 always
     config.nets.mapper = 0  # hidden layers of a mapping network before the generator
     config.latent = 64  # latent dimensions
+    config.truncation = 1.0  # standard deviation of the latents of samples; in training it is 1
 
     config.loss = "non_saturating"  # losses.ADVERSARIAL
     config.penalty = ConfigDict(dict.fromkeys(losses.PENALTIES, 0.0))

@@ -27,6 +27,7 @@ def get_config(arg: str = ""):
     config.step = placeholder(int)  # of its checkpoint; None: the last one of a finished run
     config.best = False  # the checkpoint with the best validation score
     config.ema = True  # the averaged weights, where the run kept an average
+    config.truncation = placeholder(float)  # None: the run's
     config.fresh = False  # the run's networks as they were before training: from scratch
 
     config.split = chosen.get("split", "valid")  # a transfer run has its target's split

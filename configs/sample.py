@@ -25,5 +25,6 @@ def get_config(arg: str = ""):
     config.best = False  # the checkpoint with the best validation score
     config.ema = True  # the averaged weights, where the run kept an average
     config.adapt_steps = placeholder(int)  # None: the run's test_steps
+    config.truncation = placeholder(float)  # None: the run's
     config.fresh = False  # the networks as they were before training
     return base.assign(config, fields)

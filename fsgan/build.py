@@ -102,6 +102,8 @@ def layer_factors(layers: Mapping[str, float] | None) -> dict[str, dict[str, flo
 
 
 def make_game(config: ConfigDict, image_shape: tuple[int, int, int], method: Method) -> Game:
+    if not config.truncation >= 0:
+        raise ValueError(f"truncation must be 0 or more, got {config.truncation}")
     return Game(
         nets=nets.make(config.nets.name, image_shape, **given(config.nets, without=("name",))),
         loss=losses.adversarial(config.loss),
@@ -109,6 +111,7 @@ def make_game(config: ConfigDict, image_shape: tuple[int, int, int], method: Met
         penalty=losses.penalty(**given(config.penalty)),
         method=method,
         d_steps=config.d_steps,
+        truncation=config.truncation,
     )
 
 

@@ -27,11 +27,11 @@ def run(config: ConfigDict, workdir: Path) -> None:
     """
     if config.n < 1:
         raise ValueError(f"n must be at least 1, got {config.n}")
-    trained = subjects.load_run(Path(config.run))
+    trained = subjects.load_run(config)
     game, params = generator(config, trained)
     draw = jax.jit(lambda params, z: to_uint8(game.nets.g.apply({"params": params.g}, z)))
     z_key, film_key = jax.random.split(jax.random.key(config.seed))
-    z = gan.latents(z_key, config.n, game.latent)
+    z = game.truncation * gan.latents(z_key, config.n, game.latent)
     images = np.concatenate(
         [np.asarray(draw(params, z[i : i + CHUNK])) for i in range(0, config.n, CHUNK)]
     )
@@ -43,7 +43,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     side = min(10, int(config.n**0.5))
     square = images[: side * side].reshape(side, side, *images.shape[1:])
     pictures.save(pictures.grid(square), workdir / "grid.png")
-    film = draw(params, path(film_key, game.latent, stops=5, frames=9))
+    film = draw(params, game.truncation * path(film_key, game.latent, stops=5, frames=9))
     film = np.asarray(film).reshape(-1, 9, *film.shape[1:])
     pictures.save(pictures.grid(film), workdir / "film.png")
     print(f"{config.n} images in {folder}, beside them grid.png and film.png")

@@ -98,8 +98,8 @@ def observe_samples(
     images = (held_out[order[:k]], held_out[order[k : 2 * k]], seen)
 
     @jax.jit
-    def measure(params: Pair, space: Features, images):
-        fake = gan.sample(game, params, z_key, 4 * n)
+    def measure(params: Pair, key: Array, space: Features, images):
+        fake = gan.sample(game, params, key, 4 * n)
         if k < 2:
             return to_uint8(fake[:n]), {}
         real, other, seen = jax.tree.map(to_float, images)
@@ -112,7 +112,7 @@ def observe_samples(
         return to_uint8(fake[:n]), scores
 
     def observe(state: GANState, log: Logger, last: bool) -> dict[str, float]:
-        shown, scores = jax.device_get(measure(gan.weights(state), space, images))
+        shown, scores = jax.device_get(measure(gan.weights(state), z_key, space, images))
         side = int(n**0.5)
         log.images(
             int(state.step),
@@ -148,10 +148,10 @@ def observe_transfer(
     """
     z_key, augment_key = jax.random.split(key)
     method, compared = game.method, target[:: -(-len(target) // m)]
-    draw = jax.jit(lambda params: gan.sample(game, params, z_key, max(m, 3 * n)))
+    draw = jax.jit(lambda params, key: gan.sample(game, params, key, max(m, 3 * n)))
 
     @jax.jit
-    def measure(fake: Array, space: Features, memory) -> Metrics:
+    def measure(compared: Array, fake: Array, space: Features, memory, key: Array) -> Metrics:
         real, samples = to_float(compared), fake[:m]
         x, y = space(real), space(samples)
         scores = {"spread": spread(y), "diversity": diversity.compute(x, y)["diversity"]}
@@ -160,18 +160,21 @@ def observe_transfer(
             nearest = copying.compute(x, y, x)["fake_to_support"]
             scores["nearest_target"] = nearest / jnp.median(kth_nearest(x, 1))
         if method.augment is not Method.augment:
-            scores |= leakage(space, lambda x: method.augment(augment_key, x, memory), real, y)
+            scores |= leakage(space, lambda x: method.augment(key, x, memory), real, y)
         return scores
 
     def observe(state: GANState, log: Logger, last: bool) -> dict[str, float]:
-        adapted = draw(gan.weights(state, method))
+        adapted = draw(gan.weights(state, method), z_key)
         shape = (3, n, *target.shape[1:])
-        before, after = (to_uint8(x[: 3 * n]).reshape(shape) for x in (draw(source), adapted))
+        before, after = (
+            to_uint8(x[: 3 * n]).reshape(shape) for x in (draw(source, z_key), adapted)
+        )
         shown = np.resize(target, shape[1:])[None]  # repeated where there are fewer than n
         rows = np.concatenate([shown, *np.stack([before, after], 1)])
         labels = ["target"] + ["source", "adapted"] * 3
         log.images(int(state.step), "samples", grid(rows, row_labels=labels))
-        return on_host(jax.device_get(measure(adapted, space, state.memory)))
+        scores = measure(compared, adapted, space, state.memory, augment_key)
+        return on_host(jax.device_get(scores))
 
     return observe
 
@@ -233,10 +236,10 @@ def observe_tasks(
     if not all(0 <= s <= steps for s in show):
         raise ValueError(f"show={tuple(show)}: there are only steps 0 to {steps} of adaptation")
     adapt = tasks.make_adapt(inner, steps=steps, history=True)
-    adapt_key, z_key = jax.random.split(key)
     stages = np.array(sorted({0, *show, steps}))
 
-    def one(params: Pair, episode: Episode) -> Array:
+    def one(params: Pair, key: Array, episode: Episode) -> Array:
+        adapt_key, z_key = jax.random.split(key)
         path, _ = adapt(params, adapt_key, episode.support)
         start, _ = tasks.separate(params)
         path = jax.tree.map(lambda a, after: jnp.concatenate([a[None], after]), start, path)
@@ -244,9 +247,9 @@ def observe_tasks(
         return jax.lax.map(lambda p: gan.sample(inner.game, p, z_key, n), chosen)
 
     @sharding.map_shared
-    def measure(networks: tuple[Pair, Features], episode: Episode):
-        (params, space), (support, query) = networks, (episode.support, episode.query)
-        images = one(params, episode)
+    def measure(shared: tuple[Pair, Array, Features], episode: Episode):
+        (params, key, space), (support, query) = shared, (episode.support, episode.query)
+        images = one(params, key, episode)
         scores = {
             "energy": pixel_energy(query, images[-1]),
             "energy_before": pixel_energy(query, images[0]),
@@ -284,7 +287,7 @@ def observe_tasks(
         return grid(np.concatenate(bands), row_labels=labels)
 
     def look(split: str, episodes: Episode, state: GANState, log: Logger) -> dict[str, float]:
-        shown, *found = measure((gan.weights(state), space), episodes)
+        shown, *found = measure((gan.weights(state), key, space), episodes)
         shown, scores = jax.device_get((shown, summarize(*found)))
         every = max(1, len(shown) // 8)
         some = jax.tree.map(lambda x: x[::every][:8], episodes)

@@ -106,19 +106,20 @@ def run(
     check_intervals(steps, report_every, observe_every=observe_every, save_every=save_every)
     mesh = sharding.make_mesh(devices or job.devices)
     everywhere = sharding.replicated(mesh)
-    data = jax.device_put(job.data, everywhere)
+    data, data_key = jax.device_put((job.data, job.data_key), everywhere)
     init = jax.jit(job.init, out_shardings=everywhere)
 
-    def chunk(state, data, length: int):
+    # The key is an argument: as a constant it would have every seed compiled anew.
+    def chunk(state, data, key, length: int):
         def body(state, _):
-            batch = job.sample(jax.random.fold_in(job.data_key, state.step), data)
+            batch = job.sample(jax.random.fold_in(key, state.step), data)
             return job.step(state, sharding.split(batch, mesh, job.batch_axis))
 
         state, metrics = jax.lax.scan(body, state, length=length)
         return jax.lax.with_sharding_constraint((state, metrics), everywhere)
 
     compiled: dict[int, Callable] = {}
-    chunk = jax.jit(chunk, static_argnums=2, donate_argnums=0)
+    chunk = jax.jit(chunk, static_argnums=3, donate_argnums=0)
     all_finite = jax.jit(
         lambda tree: jnp.array([jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]).all()
     )
@@ -146,9 +147,9 @@ def run(
             compile_seconds = None
             if length not in compiled:
                 begin = time.perf_counter()
-                compiled[length] = chunk.lower(state, data, length).compile()
+                compiled[length] = chunk.lower(state, data, data_key, length).compile()
                 compile_seconds = time.perf_counter() - begin
-            state, metrics = compiled[length](state, data)
+            state, metrics = compiled[length](state, data, data_key)
             metrics = jax.device_get(metrics)
             _check_finite(metrics, done, checkpoints)
             done += length

@@ -29,7 +29,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
     ValueError or FileNotFoundError, in one line, for whatever cannot be scored as it was asked.
     """
-    trained = subjects.load_run(Path(config.run))
+    trained = subjects.load_run(config)
     subject, about = subjects.make(config, trained)
     panel.check(*subject.real.shape[:2], config.m)
     spaces, missing = load_features(config.features, subject)
@@ -166,6 +166,8 @@ def table(result: dict[str, Any]) -> str:
         about = ["untrained"]
     if "adapt_steps" in result:
         about.append(f"adapted in {result['adapt_steps']} steps to {protocol['shots']} images")
+    if result["truncation"] != 1:
+        about.append(f"truncation {result['truncation']:g}")
     lines = [f"{result['run']} ({', '.join(about)}), split {protocol['split']}"]
     for name, found in result["features"].items():
         kinds = {"class": "classes", "group": "groups"}[protocol["unit"]]

@@ -38,15 +38,21 @@ class Subject(NamedTuple):
     notes: list[str]  # what a reader should know
 
 
-def load_run(workdir: Path) -> ConfigDict:
-    """The config of a run; FileNotFoundError where there is none."""
-    file = workdir / "config.json"
+def load_run(config: ConfigDict) -> ConfigDict:
+    """The config of the run `config.run`, with `config.truncation` where that is given.
+
+    FileNotFoundError where there is none.
+    """
+    file = Path(config.run) / "config.json"
     if not file.is_file():
         raise FileNotFoundError(
-            f"run={str(workdir)!r} holds no run: give the workdir of a finished one, "
+            f"run={config.run!r} holds no run: give the workdir of a finished one, "
             "--config.run=runs/maml_gan"
         )
-    return ConfigDict(json.loads(file.read_text()))
+    trained = ConfigDict(json.loads(file.read_text()))
+    if config.truncation is not None:
+        trained.truncation = config.truncation
+    return trained
 
 
 def restore(config: ConfigDict, trained: ConfigDict) -> tuple[Any, int]:
@@ -90,6 +96,7 @@ def make(config: ConfigDict, trained: ConfigDict) -> tuple[Subject, dict[str, An
     try:
         state, step = restore(config, trained)
         about = {"phase": trained.phase, "step": step, "ema": config.ema, "fresh": config.fresh}
+        about["truncation"] = trained.truncation
         if trained.phase == "transfer":
             return transferred(config, trained, state), about
         params = gan.weights(state, ema=config.ema)

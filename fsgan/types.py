@@ -105,6 +105,8 @@ class Game:
     penalty: Callable | None = None  # added to the discriminator's loss: `losses.penalty(r1=1.0)`
     method: Method = Method()
     d_steps: int = 1  # discriminator updates for each one of the generator
+    # Samples are drawn with latents of this standard deviation; in training it is 1.
+    truncation: float = 1.0
 
 
 class Images(NamedTuple):

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from fsgan import data, plugins
-from fsgan.data import glyphs, tfds
+from fsgan.data import _cache, glyphs, tfds
+from fsgan.data._cache import cached
 from fsgan.data._pixels import convert, pixels
 from fsgan.types import Images
 
@@ -278,6 +279,46 @@ def test_omniglot_splits_partition_the_alphabets(monkeypatch):
     assert len(alphabets("valid", valid=3)) == 3
     with pytest.raises(ValueError, match="valid must be 1 to 29 alphabets, got 30"):
         alphabets("train", valid=30)
+
+
+# --- kept on disk ---
+
+
+def test_decoded_images_are_kept(tmp_path, monkeypatch):
+    made = []
+
+    def make():
+        made.append(1)
+        return Images(np.arange(12, dtype=np.uint8).reshape(3, 2, 2, 1), np.arange(3), ("a", "b"))
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    first = cached(("set", "train", (2, 2)), make)
+    again = cached(("set", "train", (2, 2)), make)
+    assert len(made) == 1
+    np.testing.assert_array_equal(again.images, first.images)
+    np.testing.assert_array_equal(again.labels, first.labels)
+    assert again.classes == first.classes == ("a", "b")
+    cached(("set", "train", (4, 4)), make)
+    assert len(made) == 2
+    files = list((tmp_path / ".cache/fsgan/data").iterdir())
+    assert len(files) == 2
+    for file in files:
+        file.write_bytes(file.read_bytes()[:-30])  # damaged: made anew
+    cached(("set", "train", (2, 2)), make)
+    assert len(made) == 3
+    cached(("set", "train", (2, 2)), make)
+    assert len(made) == 3
+
+
+def test_images_that_cannot_be_kept_are_made_anyway(tmp_path, monkeypatch):
+    made = Images(np.zeros((1, 4, 4, 1), np.uint8), np.zeros(1), ("a",))
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))  # no folder can be made in there
+    assert cached("set", lambda: made) is made
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(_cache, "LARGEST", 10)
+    assert cached("set", lambda: made) is made
+    assert not (tmp_path / ".cache").exists()
 
 
 # --- folders ---

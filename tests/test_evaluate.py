@@ -139,7 +139,7 @@ def test_a_meta_run_is_scored_on_held_out_classes(evaluated, meta_run):
         "n": 4,
         "m": 8,
     }
-    classes = train.class_splits(subjects.load_run(meta_run))["test"].classes
+    classes = train.class_splits(ConfigDict(result["config"]))["test"].classes
     assert len(protocol["images"]) == 8
     assert set(protocol["images"]) <= set(classes)
     for parts in protocol["images"].values():
@@ -165,7 +165,7 @@ def test_a_comparison_with_itself(evaluated, capsys):
 
 def subject_of(run, arg: str = "smoke,test", **fields) -> subjects.Subject:
     config = config_of("evaluate", arg, run=str(run), n=4, **fields)
-    return subjects.make(config, subjects.load_run(run))[0]
+    return subjects.make(config, subjects.load_run(config))[0]
 
 
 def test_a_pretrained_run_has_the_protocol_of_the_meta_run(evaluated, source):
@@ -208,10 +208,18 @@ def test_a_transfer_run_is_compared_with_images_that_it_has_not_seen(source, tmp
     assert len(subject.seen.classes) > 1000  # the source's training classes
 
 
+def test_truncated_samples_are_more_alike(source):
+    whole, mean = (subject_of(source, truncation=t).draw(0) for t in (None, 0.0))
+    assert np.ptp(whole, 1).any()
+    assert not np.ptp(mean, 1).any()
+    with pytest.raises(ValueError, match="truncation must be 0 or more, got -1"):
+        subject_of(source, truncation=-1.0)
+
+
 def test_the_state_that_is_asked_for(source):
     def params(**fields):
         config = config_of("evaluate", "smoke", run=str(source), **fields)
-        state, step = subjects.restore(config, subjects.load_run(source))
+        state, step = subjects.restore(config, subjects.load_run(config))
         return step, jax.device_get(jax.tree.leaves(state.params)[0])
 
     (best, moved), (fresh, first) = params(best=True), params(fresh=True)
@@ -300,7 +308,7 @@ class TestBadInput:
         config = config_of("evaluate", "smoke", run=str(source), n=13, m=26)
         message = "240 held-out images, the panel needs 260: 10 groups of n=13, twice"
         with pytest.raises(ValueError, match=message):
-            subjects.make(config, subjects.load_run(source))
+            subjects.make(config, subjects.load_run(config))
 
     def copy(self, run, tmp_path, **fields):
         """A copy of a run with other fields in its config."""

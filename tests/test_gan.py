@@ -1,5 +1,7 @@
 """The core: steps, averages, subspaces, and the foreign transforms that they must survive."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -182,6 +184,17 @@ class TestSubspaces:
             subspaces.freeze("block0", "head").split(params)
         with pytest.raises(ValueError, match=r"no layer 'tail' to freeze among: .*head/bias"):
             subspaces.freeze("block0", "tail").split(params)
+
+
+def test_truncation_scales_the_latents_of_samples_alone(key):
+    game = toys.game()
+    params = gan.init(key, game)
+    truncated = dataclasses.replace(game, truncation=0.5)
+    expected = game.nets.g.apply({"params": params.g}, 0.5 * gan.latents(key, 4, 3))
+    np.testing.assert_array_equal(gan.sample(truncated, params, key, 4), expected)
+    real = toys.images(key, 4)
+    whole, half = (gan.objectives(each).g(params, real, key, {})[0] for each in (game, truncated))
+    assert whole == half
 
 
 def test_steps_run_under_foreign_transforms(key, begun):

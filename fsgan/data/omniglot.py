@@ -41,8 +41,6 @@ def load(
     """'test' is the official evaluation set of 20 alphabets, the 30 of the background set are
     'train' but for `valid` whole alphabets, which `seed` alone chooses: 'valid'.
     """
-    from PIL import ImageOps
-
     builder = tfds.prepared("omniglot")
 
     def order(name: str) -> str:  # a permutation by the seed, the same on every machine
@@ -59,8 +57,14 @@ def load(
         size=size,
         channels=channels or 1,
         wanted=lambda name: name.rpartition("_")[0] in parts[split],
-        # 1-bit, black on white; Pillow's 'L' is {0, 255} whatever else is installed.
-        convert=lambda image: ImageOps.invert(image.convert("L")),
+        convert=inverted,
     )
     names = (name.rpartition("_") for name in images.classes)  # of 'Greek_0'
     return images._replace(classes=tuple(f"{a}/character{int(c) + 1:02d}" for a, _, c in names))
+
+
+def inverted(image):
+    """White on black of a Pillow image with 1 bit; 'L' is {0, 255} whatever else is installed."""
+    from PIL import ImageOps
+
+    return ImageOps.invert(image.convert("L"))

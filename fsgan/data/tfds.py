@@ -11,10 +11,13 @@ import io
 import os
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
+from fsgan.data._cache import cached
 from fsgan.data._pixels import pixels
+from fsgan.images import take_classes
 from fsgan.types import Images
 
 CHUNK = 4096  # records in memory at a time, undecoded
@@ -79,6 +82,10 @@ def prepared(dataset: str):
     return builder
 
 
+def unchanged(image):
+    return image
+
+
 def read(
     builder,
     split: str,
@@ -86,33 +93,41 @@ def read(
     size: tuple[int, int],
     channels: int | None,
     wanted: Callable[[str], bool] = lambda name: True,
-    convert: Callable = lambda image: image,
+    convert: Callable = unchanged,
 ) -> Images:
     """The images of a TFDS split such as 'train[:90%]', of the classes that are `wanted`.
 
-    `convert` is applied to the Pillow image first.
+    `convert`, a named function, is applied to the Pillow image first.
     """
+    own = builder.info.features["image"].shape[-1]
+    channels = channels or own or 3
+    if channels == 1 and own != 1 and convert is unchanged:
+        warnings.warn(f"{builder.name} is in colour: channels=1 makes it grey", stacklevel=3)
+    files = sorted(Path(builder.data_path).iterdir())
+    stamps = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    made_from = str(builder.data_path), stamps, split, size, channels, convert.__qualname__
+    whole = cached(made_from, lambda: decode(builder, split, size, channels, convert))
+    classes = [i for i, name in enumerate(whole.classes) if wanted(name)]
+    return whole if len(classes) == len(whole.classes) else take_classes(whole, classes)
+
+
+def decode(builder, split: str, size: tuple[int, int], channels: int, convert: Callable) -> Images:
+    """All labelled images of a split, with the classes that it has."""
     import tensorflow_datasets as tfds
     from PIL import Image
 
     features = dict(builder.info.features)
-    channels = channels or features["image"].shape[-1] or 3
     label = features.get("label")
     names = tuple(label.names) if isinstance(label, tfds.features.ClassLabel) else (builder.name,)
     skip = {key: tfds.decode.SkipDecoding() for key in features if key != "label"}
     source = builder.as_data_source(split=split, decoders=skip)
 
-    chosen = np.array([wanted(name) for name in names])
     images, labels = [], []
     for begin in range(0, len(source), CHUNK):
         for record in source.__getitems__(range(begin, min(begin + CHUNK, len(source)))):
             y = int(record["label"]) if len(names) > 1 else 0
-            if y >= 0 and chosen[y]:
+            if y >= 0:
                 image = convert(Image.open(io.BytesIO(record["image"])))
-                if not images and channels == 1 and image.mode.startswith(("RGB", "P")):
-                    warnings.warn(
-                        f"{builder.name} is in colour: channels=1 makes it grey", stacklevel=3
-                    )
                 images.append(pixels(image, size, channels))
                 labels.append(y)
     if not images:
