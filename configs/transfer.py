@@ -28,10 +28,10 @@ def get_config(arg: str = ""):
     config.shots = 10  # how many of them, drawn by the seed; 0: all
     config.batch = 10
     config.penalty.r1 = 0.1
-    config.optimizer = base.optimizer("adam", 2e-4, b1=0.5, b2=0.99)
+    config.optimizer = base.optimizer("adam", 1e-3, b1=0.5, b2=0.99)
     config.ema_decay = 0.98  # few steps want a short memory
-    config.steps = 1_000
-    config.observe_every = 200
+    config.steps = 500
+    config.observe_every = 100
     config.save_every = 100
     if chosen.get("size") == "smoke":
         config.steps, config.report_every, config.observe_every, config.save_every = 4, 2, 4, 2

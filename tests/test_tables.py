@@ -361,6 +361,8 @@ class TestPlans:
                 assert (valid.inner, valid.fresh) == (test.inner, fresh)
                 assert (test.shots, test.adapt_steps, test.classes) == (5, 10, 0)
         assert len({str(o.test[0].load().inner) for o in finetune.options.values()}) == 9
+        truncated = {o.test[0].load().truncation for o in finetune.options.values()}
+        assert truncated == {None, 0.25}
 
     def test_transfer_stops_are_chosen_on_another_target(self, tmp_path):
         for cell in self.plan(transfer, tmp_path, "finetune,smoke,seeds=1,pairs=('mnist_digits',)"):

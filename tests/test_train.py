@@ -5,6 +5,7 @@ import functools
 import importlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -263,6 +264,25 @@ def test_meta_holds_classes_out_where_the_source_does_not(source, tmp_path):
     classes = [set(parts[split]["classes"]) for split in ("train", "valid", "test")]
     assert [len(c) for c in classes] == [8, 1, 1]
     assert set.union(*classes) == {str(i) for i in range(10)}
+
+
+def test_high_rates_train_or_stop_with_a_good_checkpoint(tmp_path):
+    """A hundred times the default rates, through all three directions of MAML."""
+    config = config_of("maml_gan", f"{SMALL},steps=60,report_every=10,save_every=10")
+    config.update(observe_every=60, learner={"warm_up_steps": 20, "first_order_steps": 40})
+    for rates in (config.inner, config.outer):
+        rates.lr *= 100
+    config.inner.d_lr *= 100
+    try:
+        outcome = "trained" if run(config, tmp_path) else ""
+    except loop.NonFiniteError as error:
+        outcome = str(error)
+    assert re.search(r"^trained$|at step \d+: stopped, .*; lower the learning rates", outcome)
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    step = checkpoints.latest()
+    example = jax.eval_shape(train.prepare(config, tmp_path).init)
+    leaves = jax.tree.leaves(checkpoints.restore(example, step).params)
+    assert all(np.isfinite(leaf).all() for leaf in leaves)
 
 
 def test_classes_are_chosen_in_the_training_split_where_others_are_held_out(source, tmp_path):

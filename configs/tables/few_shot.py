@@ -5,8 +5,9 @@ python main.py --config=configs/tables/few_shot.py:omniglot         one of them,
 python main.py --config=configs/tables/few_shot.py --config.seeds=5
 
 A meta-trained GAN beside one that was pretrained on the same classes and is fine-tuned in as many
-steps, and beside one that was not trained at all. The inner optimizer of the two latter is the one
-of `rates` with the best validation KID: the meta-trained one has learned for its own.
+steps, and beside one that was not trained at all. The two latter have the inner optimizer, and
+samples truncated or not, that is best in validation KID among `rates`: the meta-trained one has
+learned for its own.
 """
 
 from pathlib import Path
@@ -68,6 +69,10 @@ def shared_config(table: str, title: str, explain: str, smoke: bool) -> ConfigDi
             "inner.name=adam,inner.lr=0.005,inner.d_lr=0.001,inner.b1=0.5",
             "inner.name=adam,inner.lr=0.01,inner.d_lr=0.003,inner.b1=0.5",
             "inner.name=adam,inner.lr=0.03,inner.d_lr=0.01,inner.b1=0.5",
+            # The main job's samples are truncated.
+            "inner.lr=0.01,inner.d_lr=0.001,truncation=0.25",
+            "inner.lr=0.1,inner.d_lr=0.01,truncation=0.25",
+            "inner.name=adam,inner.lr=0.005,inner.d_lr=0.001,inner.b1=0.5,truncation=0.25",
         )
     )
     return config

@@ -3,7 +3,8 @@
 python main.py --config=configs/tables/transfer.py                       the usual methods, 3 seeds
 python main.py --config=configs/tables/transfer.py:ewc,cdc,mnist_digits  these methods, this pair
 python main.py --config=configs/tables/transfer.py --config.seeds=5 --config.shots=100
-python main.py --config="configs/tables/transfer.py:every"               all methods
+python main.py --config=configs/tables/transfer.py:every                 all methods
+python main.py --config=configs/tables/transfer.py --config.methods="('cdc','cdc+ada+lecam')"
 
 Each pair has targets to test on and others to validate on. A method runs to the last of `stops` on
 the validation target, where the stop with the smallest KID is chosen and the curves are drawn; then
@@ -62,7 +63,9 @@ PAIRS: dict[str, list[tuple[Target, Target]]] = {
         for target in of("glyphs,data.classes=Latin", "glyphs", "test", "Armenian", "Georgian")
     ],
 }
-USUAL = ("finetune", "freeze_d", "scale_shift", "ewc", "cdc", "adam_kml")
+# Methods, with switches after a plus.
+USUAL = ("finetune", "finetune+ada", "freeze_d", "freeze_d+ada", "scale_shift", "ewc", "cdc")
+USUAL += ("adam_kml",)
 # What begins late by its own default begins earlier, within the stops.
 EARLIER = {"minegan": "method.mine_steps=200", "rick": "method.warm_up=50"}
 EXPLAIN = (
@@ -84,7 +87,7 @@ def get_config(arg: str = ""):
     config.pairs = config.pairs or (("glyphs_scripts",) if smoke else tuple(PAIRS))
     named = tuple(name for name in chosen if name in methods)
     usual = methods if "methods" in chosen else USUAL[:2] if smoke else USUAL
-    config.methods = tuple(dict.fromkeys(("finetune", *(named or usual))))
+    config.methods = named or usual
     config.shots = (10,)
     config.baseline = "finetune"
     config.columns = ("kid", "recall", "coverage", "diversity", "copying_ratio")
@@ -102,11 +105,12 @@ def plan(config: ConfigDict, workdir: Path) -> list[Cell]:
     for name in config.pairs:
         if name not in PAIRS:
             raise plugins.unknown("pair", name, PAIRS)
+    rows = tuple(dict.fromkeys((config.baseline, *config.methods)))
     return [
-        cell(config, workdir, f"{pair}, {shots} shots", method, shots, test, valid)
+        cell(config, workdir, f"{pair}, {shots} shots", row, shots, test, valid)
         for pair in config.pairs
         for shots in config.shots
-        for method in config.methods
+        for row in rows
         for test, valid in PAIRS[pair]
     ]
 
@@ -115,12 +119,13 @@ def cell(
     config: ConfigDict,
     workdir: Path,
     part: str,
-    method: str,
+    row: str,
     shots: int,
     test: Target,
     valid: Target,
 ) -> Cell:
-    """A method on one target, with an option for each stop."""
+    """A method, with its switches, on one target, with an option for each stop."""
+    method, *switches = row.split("+")
 
     def run(target: Target, steps: int, seed: int) -> Run:
         source = training(
@@ -128,14 +133,17 @@ def cell(
             joined("pretrain:" + target.source, config.pretrain),
             workdir / "sources" / folder(target.source),
         )
-        what = joined(f"transfer:{method},{target.data}", EARLIER.get(method, ""), config.transfer)
+        on_top = f"switches={tuple(switches)}".replace(" ", "") if switches else ""
+        what = joined(
+            f"transfer:{method},{target.data}", EARLIER.get(method, ""), on_top, config.transfer
+        )
         return training(
             config,
             what,
             workdir
             / f"{folder(target.data)}_{target.split}"
             / f"{shots}_shots"
-            / method
+            / row
             / f"steps{steps}_seed{seed}",
             (source,),
             init_from=source.workdir,
@@ -160,7 +168,7 @@ def cell(
         )
         for stop in config.stops
     }
-    return Cell(part, method, test.data, options)
+    return Cell(part, row, test.data, options)
 
 
 def folder(target: str) -> str:

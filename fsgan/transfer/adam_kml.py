@@ -5,25 +5,25 @@ steps. How important a filter is, is the Fisher information of its entry in v pl
 of u. Then adaptation begins again from the source: filters above a quantile of importance stay
 frozen and are modulated, those below are fine-tuned.
 
-The released code reshapes u v^T, rows first, into a kernel whose filters come first: that mixes
-the two up, and the modulation is not of rank one. Here it is.
+The released code reads u v^T, whose columns are the filters, as a kernel whose filters come first:
+that mixes the two up, and the modulation is not of rank one. Here it is: see `as_released`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from fsgan import gan, subspaces
+from fsgan import gan
 from fsgan.subspaces import kernels
 from fsgan.transfer import _fisher
-from fsgan.types import Array, Game, GANState, Method, Pair
+from fsgan.types import Array, Game, GANState, Method, Pair, Subspace
 
 ALSO = ".*(bias|scale)"  # a bias is modulated by addition, which is to fine-tune it
-MODULATE = Method(subspace=Pair(*(subspaces.kernel_modulation(also=ALSO),) * 2))
 
 
 def make(
@@ -33,19 +33,19 @@ def make(
     probe_batch: int = 4,
     probe_lr: float = 2e-3,
     samples: int = 1000,
+    as_released: bool = False,
 ) -> Method:
     """Fine-tune that quantile of the filters of each player, modulate the others.
 
     The probe takes `probe_steps` steps of Adam (betas 0 and 0.99), the Fisher information so many
-    samples.
+    samples. `as_released`: convolutions are modulated as in `mixed_up`.
     """
-    space = kernels.reparametrize(
-        lambda w, i: ({"kernel": w, **kernels.modulation(w)}, {}),
-        lambda trainable, fixed: kernels.modulated(**trainable),
-        also=ALSO,
-    )
+    by = mixed_up if as_released else kernels.modulated
+    modulation, space = (modulate(by, fine_tune=fine_tune) for fine_tune in (False, True))
+    probing = Method(subspace=Pair(modulation, modulation))
 
     def start(game, source, real, key):
+        game = dataclasses.replace(game, method=probing, d_steps=1)
         probe_key, fisher_key = jax.random.split(key)
         state = probe(game, source, real, probe_key, probe_steps, probe_batch, probe_lr)
         fisher = information(game, state, real, jax.random.split(fisher_key, samples))
@@ -58,14 +58,36 @@ def make(
     return Method(subspace=Pair(space, space), start=start, finish=finish)
 
 
+def modulate(by: Callable[..., Array], *, fine_tune: bool) -> Subspace:
+    """Every kernel as `by(kernel, u, v)`; with `fine_tune` the kernel itself is trained, too."""
+
+    def begin(w: Array, i: int):
+        own, parts = {"kernel": w}, kernels.modulation(w)
+        return ({**own, **parts}, {}) if fine_tune else (parts, own)
+
+    return kernels.reparametrize(
+        begin, lambda trainable, fixed: by(**trainable, **fixed), also=ALSO
+    )
+
+
+def mixed_up(kernel: Array, u: Array, v: Array) -> Array:
+    """W * (1 + M) as released: the numbers of u v^T [rows, cout], row by row, fill M in the order
+    [cout, cin, kh, kw], so that v is no longer one number for each filter. Dense layers are right.
+    """
+    if kernel.ndim == 2:
+        return kernels.modulated(kernel, u, v)
+    m = jnp.outer(u, v).reshape([kernel.shape[i] for i in (3, 2, 0, 1)])
+    return kernel * (1 + m.transpose(2, 3, 1, 0))
+
+
 def probe(
     game: Game, source: Pair, real: Array, key: Array, steps: int, batch: int, lr: float
 ) -> GANState:
     """The state after so many steps of modulation, on batches drawn from `real`."""
     batch_key, train_key = jax.random.split(key)
     tx = Pair(*(optax.adam(lr, b1=0.0, b2=0.99),) * 2)
-    step = gan.make_step(dataclasses.replace(game, method=MODULATE, d_steps=1), tx)
-    state = gan.start(source, train_key, tx, MODULATE, ema=False)
+    step = gan.make_step(game, tx)
+    state = gan.start(source, train_key, tx, game.method, ema=False)
     chosen = jax.random.randint(batch_key, (steps, batch), 0, len(real))
     return gan.adapt(lambda state, some: step(state, real[some]), state, chosen)[0]
 
@@ -74,7 +96,7 @@ def information(game: Game, state: GANState, real: Array, keys: Array) -> Pair:
     """Fisher information of both players' modulation."""
 
     def full(**player) -> Pair:
-        return gan.join(MODULATE, state.params._replace(**player), state.frozen)
+        return gan.join(game.method, state.params._replace(**player), state.frozen)
 
     g = _fisher.information(
         lambda g, key: _fisher.g_score(game, full(g=g), key), state.params.g, keys

@@ -13,12 +13,13 @@ from fsgan.transfer import _fisher
 from fsgan.types import Array, Method, Params
 
 
-def make(*, weight: float = 1.0, samples: int = 1000) -> Method:
+def make(*, weight: float = 0.01, samples: int = 1000) -> Method:
     """Add `weight` times the penalty to the generator's loss.
 
     The Fisher information, estimated from so many generated images, is divided by its mean over
     all parameters. So `weight` does not depend on the network's scale; that of the paper, for raw
-    information, is larger by the mean's inverse.
+    information, is larger by the mean's inverse. The default was chosen on MNIST's validation
+    digits: with 1 the generator stays where it is.
     """
 
     def start(game, source, real, key):

@@ -33,8 +33,8 @@ def make(
 
     Args:
       self_weight, disturbance_weight: of the two consistencies, divergences averaged over places,
-        samples and blocks. The released weight is 1000 of a mean over all pairs of places, too:
-        about 5 in a map of 14x14.
+        samples and blocks. The released code compares by smooth L1 distances instead, so that its
+        weights say nothing here.
       samples: latents that the consistencies look at, 2 or more.
       disturbance: standard deviation of the noise that makes the nearly equal latents.
       compression: 0 leaves latents as they are, 1 projects them onto the span of those found for
