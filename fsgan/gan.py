@@ -186,8 +186,8 @@ def adapt(step: Step, state: GANState, batches, *, unroll: int = 1) -> tuple[GAN
 def sample(game: Game, params: Pair, key: Array, n: int) -> Array:
     """n generated images, float32 [n, h, w, c] in [-1, 1]. `params`: see `weights`.
 
-    With `game.truncation` below 1 the latents are nearer to their mean than in training (Karras et
-    al. 2019, section B): samples are better and more alike.
+    With `game.truncation` below 1 the latents are nearer to their mean than in training, as those
+    in W of Karras et al. 2019 (appendix B): samples are better and more alike.
     """
     z = game.truncation * latents(key, n, game.latent)
     return game.nets.g.apply({"params": params.g}, z)
