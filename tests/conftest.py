@@ -32,7 +32,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 # What takes longest begins first; a file stays with one worker, which makes its fixtures once.
 SLOW = ("train", "tasks", "transfer", "transfer_methods", "learned", "nets", "evaluate")
-SLOW += ("distributed", "classification", "tables", "readme", "calibration", "features_networks", "augment")
+SLOW += ("distributed", "tables", "readme", "calibration", "features_networks", "augment")
 
 
 def pytest_collection_modifyitems(items):
