@@ -22,8 +22,8 @@ from fsgan.tables.runs import Run
 EXPLAIN = (
     "Each GAN adapts to each held-out class from a few of its images; samples are compared with "
     "other images of the class. gap closed: the share of the way in KID from the fine-tuned GAN "
-    "to real images. The inner optimizer of `finetune` and `scratch` is chosen on validation "
-    "classes (column chosen)."
+    "to real images. The inner optimizer of `finetune` and `scratch`, and whether their samples "
+    "are truncated, is chosen on validation classes (column chosen)."
 )
 
 

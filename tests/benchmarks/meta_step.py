@@ -2,6 +2,7 @@
 
     pip install -r tests/benchmarks/requirements.txt       # PyTorch and higher, for this alone
     python tests/benchmarks/meta_step.py --out=tests/benchmarks/meta_step.json
+    python tests/benchmarks/report.py tests/benchmarks/meta_step.json  # a table and a picture
 
 The same networks (DCGAN, layer norm in G), losses (non-saturating), tasks, noise and optimizers
 (SGD inside, Adam outside) on both sides. First the gradients are compared, in float64 at a small
@@ -53,10 +54,12 @@ class JaxSide:
         import jax
         import optax
 
-        from fsgan import Episode, Game, Pair, gan, losses, nets
+        from fsgan import Episode, Game, Pair, gan, losses, nets, sharding
         from fsgan import tasks as meta
         from fsgan.meta import fomaml, maml, reptile
+        from fsgan.train import default_chunk
 
+        sharding.cores_as_devices()  # as main.py does
         self.jax, self.gan, self.job = jax, gan, job
         key = jax.random.key(0)
         pair = nets.make("dcgan", (size, size, 1), width=width)
@@ -76,14 +79,22 @@ class JaxSide:
             unroll = more.get("unroll") or (inner if job == "maml" and inner <= 8 else 1)
             loop = meta.Inner(game, sgd, steps=inner, unroll=unroll, remat=more.get("remat", False))
             self.learner = makers[job](loop)
-            on_cpu = jax.default_backend() == "cpu"
-            chunk = more.get("chunk") or (1 if on_cpu else tasks)
-            step = meta.make_step(self.learner, outer, chunk=chunk)
+            devices = sharding.share(tasks, "tasks", cores=True)
+            mesh = sharding.make_mesh(devices)
+            chunk = more.get("chunk") or default_chunk(tasks, devices)
+            of_tasks = meta.make_step(self.learner, outer, chunk=chunk)
+            everywhere = sharding.replicated(mesh)
+
+            def step(state, batch):
+                after = of_tasks(state, sharding.split(batch, mesh))
+                return jax.lax.with_sharding_constraint(after, everywhere)
+
             self.batch = Episode(images[0], images[1], np.zeros(tasks, np.int32))
-            self.batch = jax.device_put(self.batch)
-            self.state = jax.jit(lambda p, key: meta.start(p, key, outer, self.learner))(
-                self.params, key
+            self.batch = jax.device_put(self.batch, everywhere)
+            start = jax.jit(
+                lambda p, key: meta.start(p, key, outer, self.learner), out_shardings=everywhere
             )
+            self.state = start(self.params, key)
         begin = time.perf_counter()
         lowered = jax.jit(step, donate_argnums=0).lower(self.state, self.batch)
         self.step = lowered.compile()
@@ -389,7 +400,8 @@ def main() -> None:
     load = idle()
     if load >= 0.5:
         print(f"the machine is not idle (load {load:.1f}): read the ratios, not the milliseconds")
-    results = {"machine": {"cpu": platform.processor(), "cores": os.cpu_count(), "load": load}}
+    machine = {"cpu": platform.processor(), "cores": os.cpu_count(), "load": load}
+    results = {"machine": machine, "rounds": options.rounds}
     with tempfile.TemporaryDirectory() as folder:
         results["jobs"] = {job: compare(job, options.rounds, folder) for job in options.jobs}
         peak = matmul_peak()

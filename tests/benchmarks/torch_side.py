@@ -271,7 +271,11 @@ def maml_higher(p: Problem):
                 higher.innerloop_ctx(p.d, d_tx, copy_initial_weights=False) as (d, d_inner),
             ):
                 for noise in z:
+                    # Copies that the opponent has not seen: with respect to the parameters that
+                    # it has learned against, the slope would go on through its update.
+                    d.update_params([x.clone() for x in d.fast_params])
                     d_inner.step(d_loss(g, d, support, noise[0]))
+                    g.update_params([x.clone() for x in g.fast_params])
                     g_inner.step(g_loss(g, d, noise[1]))
                 of_g = torch.autograd.grad(
                     g_loss(g, d, z_query[0]), list(p.g.parameters()), retain_graph=True
