@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 from ml_collections import ConfigDict
 
 from fsgan import build, loop, scoring, train
@@ -107,6 +108,9 @@ def finish_training(workdir: Path, config: ConfigDict) -> None:
     job = train.prepare(config, workdir)
     if not loop.run(job, workdir, **train.intervals(config)):
         raise Stopped
+    # Compiled programs stay in memory. Those of some hundred runs have more memory mappings than
+    # Linux gives a process, and it dies.
+    jax.clear_caches()
 
 
 def evaluated(workdir: Path, config: ConfigDict) -> bool:
