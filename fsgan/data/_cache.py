@@ -34,9 +34,10 @@ def cached(made_from: object, make: Callable[[], Images]) -> Images:
         return images
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as partial:
+        with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+            partial = Path(folder) / file.name
             np.savez(partial, **images._asdict())
-        Path(partial.name).replace(file)  # as a whole or not at all
+            partial.replace(file)  # as a whole or not at all
     except OSError:
         pass
     return images
