@@ -106,11 +106,15 @@ def run(
     check_intervals(steps, report_every, observe_every=observe_every, save_every=save_every)
     mesh = sharding.make_mesh(devices or job.devices)
     everywhere = sharding.replicated(mesh)
-    data, data_key = jax.device_put((job.data, job.data_key), everywhere)
+    # By way of the host, as keys cannot go straight to the devices of other processes.
+    key_data = jax.device_get(jax.random.key_data(job.data_key))
+    data, key_data = jax.device_put((job.data, key_data), everywhere)
     init = jax.jit(job.init, out_shardings=everywhere)
 
     # The key is an argument: as a constant it would have every seed compiled anew.
-    def chunk(state, data, key, length: int):
+    def chunk(state, data, key_data, length: int):
+        key = jax.random.wrap_key_data(key_data, impl=jax.random.key_impl(job.data_key))
+
         def body(state, _):
             batch = job.sample(jax.random.fold_in(key, state.step), data)
             return job.step(state, sharding.split(batch, mesh, job.batch_axis))
@@ -147,9 +151,9 @@ def run(
             compile_seconds = None
             if length not in compiled:
                 begin = time.perf_counter()
-                compiled[length] = chunk.lower(state, data, data_key, length).compile()
+                compiled[length] = chunk.lower(state, data, key_data, length).compile()
                 compile_seconds = time.perf_counter() - begin
-            state, metrics = compiled[length](state, data, data_key)
+            state, metrics = compiled[length](state, data, key_data)
             metrics = jax.device_get(metrics)
             _check_finite(metrics, done, checkpoints)
             done += length
