@@ -64,7 +64,11 @@ def make(
             if not isinstance(values, Pair):  # one loss for both players
                 return pull(jnp.ones_like(values))[0], metrics
             one, zero = jnp.ones_like(values.g), jnp.zeros_like(values.g)
-            (of_g,), (of_d,) = pull(Pair(one, zero)), pull(Pair(zero, one))
+            if inner.remat:  # both at once: what is computed a second time serves both
+                (both,) = jax.vmap(pull)(Pair(jnp.stack([one, zero]), jnp.stack([zero, one])))
+                of_g, of_d = (jax.tree.map(lambda x, i=i: x[i], both) for i in range(2))
+            else:
+                (of_g,), (of_d,) = pull(Pair(one, zero)), pull(Pair(zero, one))
             return Pair(of_g.g, of_d.d), metrics
 
         return gradient

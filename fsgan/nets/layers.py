@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from fsgan.nets._product import product
 from fsgan.plugins import unknown
 from fsgan.types import Array
 
@@ -63,6 +64,11 @@ def _patches(x: Array, kernel: Sequence[int], strides: Sequence[int]) -> Array:
         x[:, i : h - kh + i + 1 : sh, j : w - kw + j + 1 : sw] for i in range(kh) for j in range(kw)
     ]
     return jnp.concatenate(windows, -1)
+
+
+def _times(x: Array, matrix: Array) -> Array:
+    """Each pixel times a matrix, [n, h, w, k] x [k, m] -> [n, h, w, m]."""
+    return product(x.reshape(-1, x.shape[-1]), matrix).reshape(*x.shape[:-1], -1)
 
 
 def _space_to_depth(x: Array, block: Sequence[int]) -> Array:
@@ -115,7 +121,7 @@ def conv(
         x = _space_to_depth(_pad(x, (0, -(h % sh)), (0, -(w % sw))), strides)
         kernel = kernel.reshape(kh // sh, sh, kw // sw, sw, cin, cout).transpose(0, 2, 1, 3, 4, 5)
         (kh, kw), strides = kernel.shape[:2], (1, 1)
-    return _patches(x, (kh, kw), strides) @ kernel.reshape(-1, cout)
+    return _times(_patches(x, (kh, kw), strides), kernel.reshape(-1, cout))
 
 
 def conv_transpose(
@@ -150,7 +156,7 @@ def conv_transpose(
     fill = rows * sh - kh, columns * sw - kw
     blocks = jnp.pad(kernel, ((0, fill[0]), (0, fill[1]), (0, 0), (0, 0)))
     blocks = blocks.reshape(rows, sh, columns, sw, cin, cout).transpose(4, 0, 2, 1, 3, 5)
-    y = jnp.split(x @ blocks.reshape(cin, -1), rows, -1)
+    y = jnp.split(_times(x, blocks.reshape(cin, -1)), rows, -1)
     y = sum(_pad(part, (i, rows - 1 - i), (0, 0)) for i, part in enumerate(y))
     y = jnp.split(y, columns, -1)
     y = sum(_pad(part, (0, 0), (j, columns - 1 - j)) for j, part in enumerate(y))

@@ -76,8 +76,8 @@ class JaxSide:
         else:
             makers = {"reptile": reptile.make, "fomaml": fomaml.make, "maml": maml.make}
             sgd = Pair(optax.sgd(RATE), optax.sgd(RATE))
-            unroll = more.get("unroll") or (inner if job == "maml" and inner <= 8 else 1)
-            loop = meta.Inner(game, sgd, steps=inner, unroll=unroll, remat=more.get("remat", False))
+            how = {name: more[name] for name in ("unroll", "remat") if name in more}
+            loop = meta.Inner(game, sgd, steps=inner, **how)
             self.learner = makers[job](loop)
             devices = sharding.share(tasks, "tasks", cores=True)
             mesh = sharding.make_mesh(devices)
@@ -99,6 +99,8 @@ class JaxSide:
         lowered = jax.jit(step, donate_argnums=0).lower(self.state, self.batch)
         self.step = lowered.compile()
         self.compile_seconds = time.perf_counter() - begin
+        # What the program holds besides the state and the batch, without the compiler's memory.
+        self.program_mb = self.step.memory_analysis().temp_size_in_bytes / 2**20
 
     def run(self) -> None:
         self.state, metrics = self.step(self.state, self.batch)
@@ -225,7 +227,11 @@ def worker(arguments: dict) -> None:
         side = JaxSide(arguments["job"], **arguments["setting"])
         if arguments.get("reference"):
             np.save(arguments["reference"], side.reference(), allow_pickle=True)
-        ready = {"compile_seconds": side.compile_seconds, "device": side.jax.default_backend()}
+        ready = {
+            "compile_seconds": side.compile_seconds,
+            "program_mb": side.program_mb,
+            "device": side.jax.default_backend(),
+        }
     else:
         reference = None
         if arguments.get("reference"):
@@ -269,21 +275,25 @@ class Process:
 
 
 def flops(job: str, tasks: int, shots: int, inner: int, width: int, size: int, **more) -> float:
-    """Multiply-adds of the matrix products that one first-order step needs, times two.
+    """Multiply-adds of the matrix products that one step needs, times two.
 
     The backward pass of a layer costs its forward pass once for its input and once for its weights;
-    where only one of them is asked for, only that is counted. For MAML the exact second order comes
-    on top and is not counted: its column says what first order alone would need.
+    where only one of them is asked for, only that is counted. Differentiating an inner step costs
+    each of its products twice, for both factors, and exact MAML does so for each player's loss.
     """
     s = (size // 4) ** 2
     stem, mid = LATENT * 2 * width * s, 2 * width * width * 16 * s
-    g = 2 * (stem + mid + width * 16 * 4 * s)
-    d = 2 * (width * 16 * 4 * s + mid + 2 * width * s)
-    step_d = shots * g + 2 * shots * 3 * d  # fakes, then the critic forward and backward
-    step_g = shots * 3 * g + shots * 2 * d  # the critic's weights need no gradient
-    total = inner * (step_d + step_g)
-    if job in ("fomaml", "maml"):
-        total += step_d + step_g
+    g = 2 * (stem + mid + width * 16 * 4 * s) * shots
+    d = 2 * (width * 16 * 4 * s + mid + 2 * width * s) * shots
+    # Fakes, then the critic forward and backward on twice as many images; and the critic's weights
+    # need no gradient where the generator learns.
+    step = (g + 2 * 3 * d) + (3 * g + 2 * d)
+    through_step = (2 * g + 2 * 6 * d) + (6 * g + 4 * d)
+    total = inner * step
+    if job == "fomaml":
+        total += step
+    if job == "maml":
+        total += inner * 2 * through_step + 6 * g + 9 * d  # query losses: of both, in both players
     return tasks * total
 
 
@@ -360,38 +370,52 @@ def single(rounds: int, **arguments) -> dict:
     return {"ms": ms, "peak_mb": times[-1]["peak_mb"], **side.ready}
 
 
-def growth(rounds: int) -> dict:
-    """How a step's cost and memory grow, one setting changed at a time."""
-    found = {}
-    for job, changes in {
-        "reptile": {
-            "tasks": (4, 8, 16),
-            "inner": (5, 10, 20),
-            "shots": (5, 10, 20),
-            "width": (32, 64, 128),
-            "size": (28, 32, 64),
-        },
-        "maml": {"inner": (5, 10, 20), "tasks": (2, 4, 8)},
-    }.items():
-        for name, values in changes.items():
-            for value in values:
-                setting = {**JOBS[job], name: value}
-                if job == "maml":
-                    setting["remat"] = setting["inner"] >= 10
-                row = single(rounds, job=job, setting=setting)
-                found[f"{job} {name}={value}"] = row
-                print(
-                    f"  {job} {name}={value}: {row['ms']:.0f} ms, {row['peak_mb']:.0f} MB",
-                    flush=True,
-                )
-    return found
+# One setting changed at a time: how cost and memory grow, and which form of a step is fastest.
+GROWTH = {
+    "reptile": {
+        "tasks": (4, 8, 16),
+        "inner": (5, 10, 20),
+        "shots": (5, 10, 20),
+        "width": (32, 64, 128),
+        "size": (28, 32, 64),
+    },
+    "maml": {"inner": (5, 10, 20), "tasks": (2, 4, 8)},
+}
+FORMULATIONS = {
+    "reptile": ({}, {"chunk": 4}, {"chunk": 8}, {"unroll": 5}),
+    "maml": ({}, {"chunk": 4}, {"unroll": 5}, {"remat": True}),
+}
+
+
+def vary(rounds: int) -> tuple[dict, dict]:
+    """Growth, and formulations, each as "job setting=value": a row. MAML's inner steps grow with
+    `remat`, so that all of them are the same program.
+    """
+
+    def measure(job: str, name: str, **changes) -> tuple[str, dict]:
+        row = single(rounds, job=job, setting={**JOBS[job], **changes})
+        print(f"  {job} {name}: {row['ms']:.0f} ms, {row['program_mb']:.0f} MB", flush=True)
+        return f"{job} {name}", row
+
+    growth = dict(
+        measure(job, f"{name}={value}", **{"remat": (job, name) == ("maml", "inner"), name: value})
+        for job, changes in GROWTH.items()
+        for name, values in changes.items()
+        for value in values
+    )
+    formulations = dict(
+        measure(job, " ".join(f"{k}={v}" for k, v in form.items()) or "default", **form)
+        for job, forms in FORMULATIONS.items()
+        for form in forms
+    )
+    return growth, formulations
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--jobs", nargs="*", default=list(JOBS), choices=list(JOBS))
-    parser.add_argument("--growth", action="store_true", help="measure growth, too")
+    parser.add_argument("--growth", action="store_true", help="also growth, and other formulations")
     parser.add_argument("--out", help="write the figures there as JSON")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -422,7 +446,7 @@ def main() -> None:
         }
         print(f"\ncompile seconds, cold and cached: {results['compile_seconds']}")
         if options.growth:
-            results["growth"] = growth(options.rounds)
+            results["growth"], results["formulations"] = vary(options.rounds)
     results["matmul_gflops"] = peak / 1e9
     if options.out:
         Path(options.out).write_text(json.dumps(results, indent=1) + "\n")

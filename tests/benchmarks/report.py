@@ -38,11 +38,13 @@ def table(results: dict) -> str:
     lines += ["", "| step | compiled in, cold | cached |", "|---|---|---|"]
     for job, (cold, cached) in results["compile_seconds"].items():
         lines.append(f"| {job} | {cold:.1f} s | {cached:.1f} s |")
-    if "growth" in results:
-        lines += ["", "| step | setting | ms | peak MB |", "|---|---|---|---|"]
-        for name, x in results["growth"].items():
+    for what in ("growth", "formulations"):
+        if what not in results:
+            continue
+        lines += ["", f"| step | {what} | ms | program's MB |", "|---|---|---|---|"]
+        for name, x in results[what].items():
             job, setting = name.split(" ", 1)
-            lines.append(f"| {job} | {setting} | {x['ms']:.0f} | {x['peak_mb']:.0f} |")
+            lines.append(f"| {job} | {setting} | {x['ms']:.0f} | {x['program_mb']:.0f} |")
     return "\n".join(lines)
 
 
