@@ -280,6 +280,28 @@ class TestJob:
         assert f"| real images | | {kids['finetune']['floor']:.3g} ±" in text
         assert (tmp_path / "a_5_shots.png").stat().st_size > 1000
 
+    def test_what_was_evaluated_elsewhere_is_not_made_again(self, world, tmp_path, monkeypatch):
+        """The table comes out the same, curves too; other cells are made as always."""
+        first, second = toy_cells(tmp_path)
+        fields = {"over": "steps", "curves": ("kid",)}
+        tables.run(table_of(monkeypatch, first, **fields), tmp_path)
+        tables.run(table_of(monkeypatch, first, second, **fields), tmp_path)
+        whole = (tmp_path / "table.md").read_text()
+        elsewhere = tmp_path / "elsewhere.json"
+        (tmp_path / "results.json").rename(elsewhere)
+        world.log.clear()
+        world.done.clear()
+        config = table_of(monkeypatch, first, second, **fields, known=(str(elsewhere),))
+        tables.run(config, tmp_path)
+        assert world.log == []
+        assert (tmp_path / "table.md").read_text() == whole
+        third = Cell(first.part, "third", "t", options(tmp_path, "third", "10"))
+        tables.run(table_of(monkeypatch, first, third, **fields, known=config.known), tmp_path)
+        assert world.log == ["thirdtest10"]
+        elsewhere.write_text("{}")
+        with pytest.raises(ValueError, match=r"known='.*elsewhere.json' has no evaluations"):
+            tables.run(config, tmp_path)
+
     def test_curves_are_means_of_validation_scores(self, tmp_path):
         def filled(shift: float, target: str) -> cells.Filled:
             valid = {

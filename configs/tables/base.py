@@ -25,6 +25,8 @@ def table_config(table: str, title: str, explain: str, smoke: bool) -> ConfigDic
     config.over = ""  # what the options are numbers of, where they are numbers
     config.features = "pixels" if smoke else "domain"
     config.m = 8 if smoke else 128  # generated images of a class
+    # results.json files of this table, made elsewhere: what was evaluated there is not done again.
+    config.known = ()
     return config
 
 

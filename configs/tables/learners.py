@@ -42,6 +42,9 @@ ROWS = {
     # Meta-learned parts; the others stay as they were drawn.
     "generator alone": "maml,only=g",
     "discriminator alone": "maml,only=d",
+    "latent mapper": "maml,nets.mapper=2",
+    "latent mapper alone": "maml,nets.mapper=2,only=g/mapper",
+    "latent mapper and discriminator": "maml,nets.mapper=2,only=g/mapper|d",
     # Learned strategies, inner and outer optimizers, averages.
     "schedule": "maml,adapt.learned=('schedule',)",
     "per_leaf": "maml,adapt.learned=('per_leaf',)",

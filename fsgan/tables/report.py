@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ def write(
             for part, x in made.items()
         },
         "cells": [about(each, config.choose) for each in filled],
+        "evaluations": evaluations(filled, {config.choose, *config.columns, *config.curves}),
     }
     workdir.mkdir(parents=True, exist_ok=True)
     text = [f"# {config.title}", "", config.explain]
@@ -60,12 +61,19 @@ def write(
             pictures.plot(panels, workdir / f"{name}.png")
             text += ["", f"![Over {config.over}, on the validation target]({name}.png)"]
     for name, content in (
-        ("results.json", json.dumps(results, indent=1)),
+        ("results.json", one_line_each(results)),
         ("table.md", "\n".join(text)),
     ):
         partial = workdir / f"{name}.tmp"
         partial.write_text(content + "\n", encoding="utf-8")
         partial.replace(workdir / name)
+
+
+def one_line_each(results: dict[str, Any]) -> str:
+    """JSON with one line for each evaluation, which are many, and the rest spread out to read."""
+    lines = [f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in results["evaluations"].items()]
+    rest = json.dumps({n: x for n, x in results.items() if n != "evaluations"}, indent=1)
+    return rest.removesuffix("\n}") + ',\n "evaluations": {\n' + ",\n".join(lines) + "\n }\n}"
 
 
 def about(each: Filled, score: str) -> dict[str, Any]:
@@ -92,6 +100,52 @@ def about(each: Filled, score: str) -> dict[str, Any]:
             for run, evaluation in each.test.items()
         ],
     }
+
+
+def evaluations(filled: Sequence[Filled], names: Container[str]) -> dict[str, Evaluation]:
+    """What a table has looked at, by its command line: the scores `names` and their protocol.
+
+    From these a table is made again without any run: see `known`.
+    """
+    found = {}
+    for each in filled:
+        for runs in (*each.valid.values(), each.test):
+            for run, evaluation in runs.items():
+                (space, measured), *_ = evaluation["features"].items()
+                kept = {n: x for n, x in measured["scores"].items() if n in names}
+                found[run.command] = {
+                    "step": evaluation["step"],
+                    "config": {"seed": evaluation["config"]["seed"]},
+                    "versions": evaluation.get("versions"),
+                    "protocol": evaluation["protocol"],
+                    "features": {space: rounded({**measured, "scores": kept})},
+                }
+    return found
+
+
+def rounded(tree: Any) -> Any:
+    """A tree of lists and dicts with 6 digits of each number."""
+    if isinstance(tree, dict):
+        return {key: rounded(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [rounded(value) for value in tree]
+    return float(f"{tree:.6g}") if isinstance(tree, float) else tree
+
+
+def known(files: Sequence[str]) -> dict[str, Evaluation]:
+    """The evaluations in results.json files: of parts of a table that were made elsewhere.
+
+    ValueError or OSError, naming the file, for what is no such file.
+    """
+    found = {}
+    for file in files:
+        try:
+            found |= json.loads(Path(file).read_text())["evaluations"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"known={file!r} has no evaluations: give the results.json of a table"
+            ) from error
+    return found
 
 
 def protocol(evaluation: Evaluation) -> str:

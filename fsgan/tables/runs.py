@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,9 +54,12 @@ class Stopped(Exception):
 class Runner:
     """Finishes runs: does them, goes on with them, or finds that they are done."""
 
-    def __init__(self, stopped: Callable[[], bool]):
-        """`stopped()` tells whether to leave before the next run."""
+    def __init__(self, stopped: Callable[[], bool], known: Mapping[str, Any] | None = None):
+        """`stopped()` tells whether to leave before the next run; `known` are evaluations that need
+        not be made, by their command lines.
+        """
         self._stopped = stopped
+        self._known = known or {}
         self._results: dict[Path, Any] = {}
         self.failed: dict[Path, str] = {}  # why
 
@@ -65,6 +69,8 @@ class Runner:
         Raises Failed, in one line, where it or what it needs has failed, and Stopped after a
         signal: what was trained until then is saved.
         """
+        if run.command in self._known:
+            return self._known[run.command]
         if run.workdir in self.failed:
             raise Failed(self.failed[run.workdir])
         if run.workdir not in self._results:
@@ -87,9 +93,7 @@ class Runner:
                 raise Stopped
             print(f"\n{run.command}", flush=True)
             (evaluate if evaluation else finish_training)(run.workdir, config)
-        if evaluation:
-            return json.loads((run.workdir / "evaluation.json").read_text())
-        return None
+        return load(run.workdir) if evaluation else None
 
 
 def trained(workdir: Path, config: ConfigDict) -> bool:
@@ -128,6 +132,14 @@ def evaluate(workdir: Path, config: ConfigDict) -> None:
     file.unlink(missing_ok=True)  # they must never stand beside other settings' scores
     scoring.run(config, workdir)
     file.write_text(json.dumps(settings(config), indent=1) + "\n")
+
+
+def load(workdir: Path) -> dict[str, Any]:
+    """An evaluation, with 12 hexadecimal digits for the thousands of images that it looked at."""
+    found = json.loads((workdir / "evaluation.json").read_text())
+    images = json.dumps(found["protocol"].get("images"), sort_keys=True)
+    found["protocol"]["images"] = hashlib.sha256(images.encode()).hexdigest()[:12]
+    return found
 
 
 def settings(config: ConfigDict) -> dict[str, Any]:
