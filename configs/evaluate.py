@@ -40,6 +40,7 @@ def get_config(arg: str = ""):
     config.m = 128  # generated images of a class
     config.adapt_steps = placeholder(int)  # None: the run's test_steps, 10 for a pretrained one
     config.inner = base.optimizer("sgd", 0.1, d_lr=0.01, clip=30.0)  # of a pretrained run
+    config.average = "none"  # of its inner iterates: none, uniform or ema
     if "size" in chosen:
         config.features, config.classes, config.m = chosen.get("features", "pixels"), 8, 8
     return base.assign(config, fields)

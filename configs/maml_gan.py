@@ -32,20 +32,20 @@ def get_config(arg: str = ""):
     # short runs with the non-saturating one, at inner rates of 0.01 and of 0.05 against 0.01,
     # adaptation did not bring the samples closer to the task.
     config.loss, config.penalty.gradient_penalty = "wasserstein", 10.0
-    config.steps = 2_000
+    config.steps = 4_000
     learner = importlib.import_module(f"fsgan.meta.{chosen.get('learner', 'maml')}")
     config.learner = base.plugin(learner)
     if "order" in chosen and config.learner.name != "maml":
         raise ValueError(f"{chosen['order']} is a word for maml, not for {config.learner.name}")
     if "warm_up_steps" in config.learner:  # Reptile's direction first, then first order, then exact
         total = config.get_oneway_ref("steps")
-        ends = {"first_order": total, "second_order": total * 18 // 20, None: total * 19 // 20}
+        ends = {"first_order": total, "second_order": total * 18 // 20, None: total * 49 // 50}
         config.learner.warm_up_steps = total * 18 // 20
         if "first_order_steps" in config.learner:
             config.learner.first_order_steps = ends[chosen.get("order")]
     # Ten steps move the middle of the samples further than their edge: with truncation they are
     # nearer to the class, and vary about as much as its real images do.
-    config.truncation = 0.25
+    config.truncation = 0.4
     # What tells characters apart is where the strokes are: the generator's first layer, coarse in
     # space, and norms with a scale and a bias of their own at each place move most.
     config.nets.affine = "value"
@@ -53,7 +53,7 @@ def get_config(arg: str = ""):
     if config.learner.name != "anil":  # whose heads alone move
         config.inner.layers = {"g/stem": 20.0}
     # MAML's three directions differ in length: b2 forgets the last one's soon, clip cuts the peaks.
-    config.outer = base.optimizer("adam", 1e-3, b1=0.5, b2=0.99, clip=10.0, schedule="cosine")
+    config.outer = base.optimizer("adam", 2e-3, b1=0.5, b2=0.99, clip=10.0, schedule="cosine")
     # What the adapted networks are asked for: adversarial, distance (energy or mmd, in features
     # pixels or random_conv, of so many samples) or mixed.
     config.outer_loss = ConfigDict(
@@ -61,7 +61,7 @@ def get_config(arg: str = ""):
     )
     config.outer_loss.weight = 1.0  # of the distance, where both are mixed
     config.only = ""  # meta-learn these alone, by a regular expression: "d", "g/stem", "g/inner"
-    config.tasks = 4  # per outer step
+    config.tasks = 2  # per outer step; many steps of few tasks, at high rates, learn fastest
     config.chunk = 0  # tasks at a time; 0: one per device on a CPU, all elsewhere
     config.shots = 5  # support images of a task
     config.queries = 3  # query images of a task, none of them in the support
@@ -70,11 +70,15 @@ def get_config(arg: str = ""):
     config.adapt.steps = 8  # inner steps while training
     config.adapt.fewest = placeholder(int)  # draw their number from fewest .. steps
     config.adapt.test_steps = 10  # inner steps on a held-out class
+    # What was trained at high rates, to move far in few steps, draws best at lower ones, in the
+    # mean of its iterates, which circle around their end.
+    config.adapt.test_rate = 0.5  # times the inner rates
+    config.adapt.test_average = "ema"  # of the inner iterates, as `average`
     config.adapt.show = (2, 5, 10)  # the ones after which samples are drawn
     config.adapt.g_subspace = "everything"  # where it may move: head, scale_shift, lora:4, ...
     config.adapt.d_subspace = "everything"
     config.adapt.learned = ()  # settings of the inner loop to be learned, too: learned.SETTINGS
-    config.adapt.average = "none"  # of the inner iterates: none, uniform or ema
+    config.adapt.average = "none"  # of the inner iterates in training: none, uniform or ema
     config.adapt.remat = False  # compute inner steps twice, to save memory in long inner loops
     config.adapt.unroll = 1  # inner steps per iteration of the compiled loop
     config.eval_classes = 100  # of each held-out split, evenly spaced, for scores and pictures

@@ -148,6 +148,24 @@ def make_learner(config: ConfigDict, game: Game) -> Learner:
     return make_plugin(meta, config.learner, inner)
 
 
+def held_out_inner(config: ConfigDict, learner: Learner) -> Inner:
+    """How a learner adapts to held-out classes: its inner loop with `adapt.test_rate` times the
+    learning rates, which ends in the mean of the iterates that `adapt.test_average` names.
+    """
+    rate = config.adapt.test_rate
+    if not rate > 0:
+        raise ValueError(f"adapt.test_rate must be positive, got {rate}")
+    inner = copy.deepcopy(config.inner)
+    for name in ("lr", "d_lr"):
+        if inner[name] is not None:
+            inner[name] *= rate
+    return dataclasses.replace(
+        learner.inner,
+        tx=make_optimizers(inner, config.adapt.steps),
+        average=config.adapt.test_average,
+    )
+
+
 SUBSPACES = ("everything", "head", "nothing", "named", "freeze", "scale_shift", "singular_values")
 SUBSPACES += ("lora", "kernel_modulation", "adafm")
 

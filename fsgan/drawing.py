@@ -65,7 +65,8 @@ def generator(config: ConfigDict, trained: ConfigDict) -> tuple[Game, Pair]:
         game = method.extend(build.make_game(trained, shape, method))
         return game, gan.weights(state, method, ema=config.ema)
     images = data.load(config.target, "train", size=shape[:2], channels=shape[2]).images
-    inner = build.make_learner(trained, build.make_game(trained, shape, Method())).inner
+    learner = build.make_learner(trained, build.make_game(trained, shape, Method()))
+    inner = build.held_out_inner(trained, learner)
     adapt = jax.jit(tasks.make_adapt(inner, steps=config.adapt_steps or trained.adapt.test_steps))
     params, _ = adapt(
         gan.weights(state, ema=config.ema), jax.random.key(config.seed), to_float(images)

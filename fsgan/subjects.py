@@ -122,15 +122,16 @@ def check(config: ConfigDict, **smallest: int) -> None:
 
 def inner_loop(config: ConfigDict, trained: ConfigDict) -> tuple[tasks.Inner, int]:
     """How the run adapts to a class, and in how many steps: as it has learned to or, where it was
-    pretrained, by `config.inner`.
+    pretrained, by `config.inner` and `config.average`.
     """
     shape = tuple(json.loads((Path(config.run) / "data.json").read_text())["image_shape"])
     game = build.make_game(trained, shape, Method())
     if trained.phase == "meta":
         steps = config.adapt_steps or trained.adapt.test_steps
-        return build.make_learner(trained, game).inner, steps
+        return build.held_out_inner(trained, build.make_learner(trained, game)), steps
     steps = config.adapt_steps or 10
-    return tasks.Inner(game, build.make_optimizers(config.inner, steps), steps=steps), steps
+    tx = build.make_optimizers(config.inner, steps)
+    return tasks.Inner(game, tx, steps=steps, average=config.average), steps
 
 
 def few_shot(

@@ -179,7 +179,7 @@ def meta(config: ConfigDict) -> Job:
         data_key=data_key,
         devices=devices,
         observe=evaluate.observe_tasks(
-            learner.inner,
+            build.held_out_inner(config, learner),
             build.feature_space(config.scores.features, image_shape, lambda: sets["train"]),
             valid,
             test,

@@ -24,7 +24,7 @@ from fsgan import build, gan, loop, losses, tasks, train
 from fsgan.checkpoint import Checkpoints
 from fsgan.features import pixels
 from fsgan.meta import maml
-from fsgan.types import Episode, Images
+from fsgan.types import Episode, Images, Method
 
 ROOT = Path(__file__).parent.parent
 
@@ -269,6 +269,18 @@ def test_meta_holds_classes_out_where_the_source_does_not(source, tmp_path):
     assert set.union(*classes) == {str(i) for i in range(10)}
 
 
+def test_held_out_classes_have_rates_and_an_average_of_their_own():
+    config = config_of("maml_gan", "smoke", **{"inner.lr": 0.4, "inner.d_lr": None})
+    config.adapt.test_rate, config.inner.layers = 0.25, None
+    learner = build.make_learner(config, build.make_game(config, (8, 8, 1), Method()))
+    inner = build.held_out_inner(config, learner)
+    assert (learner.inner.average, inner.average) == ("none", "ema")
+    for trained, held_out in zip(learner.inner.tx, inner.tx, strict=True):
+        moves = [tx.update(1.0, tx.init(0.0), 0.0)[0] for tx in (trained, held_out)]
+        np.testing.assert_allclose(moves, [-0.4, -0.1], rtol=1e-6)
+    assert config.inner.lr == 0.4
+
+
 def test_high_rates_train_or_stop_with_a_good_checkpoint(tmp_path):
     """1,000 steps through all three directions of MAML, at ten times the main job's rates."""
     config = config_of("maml_gan", "", **{"inner.layers": {"g/block0": 20.0}})
@@ -378,6 +390,8 @@ class TestBadInput:
             ("pretrain", {"init_from": "nowhere"}, "'nowhere' holds no run"),
             ("transfer", {"method.name": "freeze_d", "method.blocks": 8}, "no layer 'block2'"),
             ("meta", {"adapt.show": (1, 3)}, "only steps 0 to 2"),
+            ("meta", {"adapt.test_average": "emma"}, "did you mean 'ema'"),
+            ("meta", {"adapt.test_rate": 0.0}, "adapt.test_rate must be positive"),
         ],
     )
     def test_config(self, phase, fields, message, source, tmp_path):

@@ -54,7 +54,9 @@ ROWS = {
     "inner ftrl": "maml,inner.name=ftrl",
     "outer ftrl": "maml,outer.name=ftrl,outer.schedule=constant,outer.b1=None,outer.b2=None",
     "outer optimistic adam": "maml,outer.name=optimistic_adam_v2",
-    "inner average": "maml,adapt.average=uniform",
+    "inner average in training": "maml,adapt.average=uniform",
+    "no inner average": "maml,adapt.test_average=none",
+    "full rates on held-out classes": "maml,adapt.test_rate=1.0",
     "outer lookahead": "maml,outer.lookahead=5",
     "without outer average": "maml,ema_decay=0.0",
     "random inner steps": "maml,adapt.fewest=4",
@@ -72,10 +74,10 @@ def get_config(arg: str = ""):
     config = few_shot.shared_config("learners", "Meta-learners", EXPLAIN, smoke)
     config.data = tuple(chosen.values()) or ("glyphs",)
     config.rows = ("reptile",) if smoke else tuple(ROWS)
-    config.steps = 4 if smoke else 2_000  # outer steps of every row
+    config.steps = 4 if smoke else 4_000  # outer steps of every row
     config = base.assign(config, fields)
     if "pretrain_steps" not in fields and not smoke:  # as many images: see few_shot.py
-        config.pretrain_steps = max(100, round(config.steps * 6_200 / 2_000 / 100) * 100)
+        config.pretrain_steps = max(100, round(config.steps * 5_800 / 4_000 / 100) * 100)
     return config
 
 
