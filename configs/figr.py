@@ -29,7 +29,8 @@ def get_config(arg: str = ""):
     config.inner = base.optimizer("sgd", 1e-3, d_lr=5e-4)
     config.outer = base.optimizer("adam", 1e-4)
     config.tasks, config.shots, config.adapt.steps = 1, 4, 10
-    config.adapt.test_rate, config.adapt.test_average, config.truncation = 1.0, "none", 1.0
+    config.adapt.test_d_rate, config.adapt.test_average = 1.0, "none"
+    config.truncation = 1.0
     config.ema_decay = 0.0  # the last parameters, as released
     config.steps = 140_000
     config.report_every, config.observe_every, config.save_every = 100, 10_000, 1_000

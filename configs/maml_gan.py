@@ -45,7 +45,7 @@ def get_config(arg: str = ""):
             config.learner.first_order_steps = ends[chosen.get("order")]
     # Ten steps move the middle of the samples further than their edge: with truncation they are
     # nearer to the class, and vary about as much as its real images do.
-    config.truncation = 0.4
+    config.truncation = 0.3
     # What tells characters apart is where the strokes are: the generator's first layer, coarse in
     # space, and norms with a scale and a bias of their own at each place move most.
     config.nets.affine = "value"
@@ -70,9 +70,9 @@ def get_config(arg: str = ""):
     config.adapt.steps = 8  # inner steps while training
     config.adapt.fewest = placeholder(int)  # draw their number from fewest .. steps
     config.adapt.test_steps = 10  # inner steps on a held-out class
-    # What was trained at high rates, to move far in few steps, draws best at lower ones, in the
-    # mean of its iterates, which circle around their end.
-    config.adapt.test_rate = 0.5  # times the inner rates
+    # After training at high rates, to move far in few steps, a slower critic and the mean of the
+    # iterates, which circle around their end, draw a held-out class best.
+    config.adapt.test_rate, config.adapt.test_d_rate = 1.0, 0.5  # times the inner rates
     config.adapt.test_average = "ema"  # of the inner iterates, as `average`
     config.adapt.show = (2, 5, 10)  # the ones after which samples are drawn
     config.adapt.g_subspace = "everything"  # where it may move: head, scale_shift, lora:4, ...

@@ -149,16 +149,17 @@ def make_learner(config: ConfigDict, game: Game) -> Learner:
 
 
 def held_out_inner(config: ConfigDict, learner: Learner) -> Inner:
-    """How a learner adapts to held-out classes: its inner loop with `adapt.test_rate` times the
-    learning rates, which ends in the mean of the iterates that `adapt.test_average` names.
+    """How a learner adapts to held-out classes: its inner loop with `adapt.test_rate` and
+    `adapt.test_d_rate` times the learning rates, which ends in the mean of the iterates that
+    `adapt.test_average` names.
     """
-    rate = config.adapt.test_rate
-    if not rate > 0:
-        raise ValueError(f"adapt.test_rate must be positive, got {rate}")
+    factors = {name: config.adapt[name] for name in ("test_rate", "test_d_rate")}
+    for name, factor in factors.items():
+        if not factor > 0:
+            raise ValueError(f"adapt.{name} must be positive, got {factor}")
     inner = copy.deepcopy(config.inner)
-    for name in ("lr", "d_lr"):
-        if inner[name] is not None:
-            inner[name] *= rate
+    inner.d_lr = factors["test_d_rate"] * (inner.lr if inner.d_lr is None else inner.d_lr)
+    inner.lr *= factors["test_rate"]
     return dataclasses.replace(
         learner.inner,
         tx=make_optimizers(inner, config.adapt.steps),

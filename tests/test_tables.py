@@ -387,7 +387,7 @@ class TestPlans:
         assert {(x.average, x.truncation) for x in loaded} == {
             ("none", None),
             ("ema", None),
-            ("none", 0.4),
+            ("none", 0.3),
         }
 
     def test_transfer_stops_are_chosen_on_another_target(self, tmp_path):

@@ -271,13 +271,13 @@ def test_meta_holds_classes_out_where_the_source_does_not(source, tmp_path):
 
 def test_held_out_classes_have_rates_and_an_average_of_their_own():
     config = config_of("maml_gan", "smoke", **{"inner.lr": 0.4, "inner.d_lr": None})
-    config.adapt.test_rate, config.inner.layers = 0.25, None
+    config.adapt.test_rate, config.adapt.test_d_rate, config.inner.layers = 0.25, 0.5, None
     learner = build.make_learner(config, build.make_game(config, (8, 8, 1), Method()))
     inner = build.held_out_inner(config, learner)
     assert (learner.inner.average, inner.average) == ("none", "ema")
-    for trained, held_out in zip(learner.inner.tx, inner.tx, strict=True):
-        moves = [tx.update(1.0, tx.init(0.0), 0.0)[0] for tx in (trained, held_out)]
-        np.testing.assert_allclose(moves, [-0.4, -0.1], rtol=1e-6)
+    for txs, expected in ((learner.inner.tx, [-0.4, -0.4]), (inner.tx, [-0.1, -0.2])):
+        moves = [tx.update(1.0, tx.init(0.0), 0.0)[0] for tx in txs]
+        np.testing.assert_allclose(moves, expected, rtol=1e-6)
     assert config.inner.lr == 0.4
 
 

@@ -66,8 +66,8 @@ def shared_config(table: str, title: str, explain: str, smoke: bool) -> ConfigDi
             "inner.name=adam,inner.lr=0.005,inner.d_lr=0.001,inner.b1=0.5",
             # As in the main job, whose samples are those of averaged iterates, and truncated.
             "inner.name=adam,inner.lr=0.005,inner.d_lr=0.001,inner.b1=0.5,average=ema",
-            "inner.lr=0.1,inner.d_lr=0.01,truncation=0.4",
-            "inner.name=adam,inner.lr=0.005,inner.d_lr=0.001,inner.b1=0.5,truncation=0.4",
+            "inner.lr=0.1,inner.d_lr=0.01,truncation=0.3",
+            "inner.name=adam,inner.lr=0.005,inner.d_lr=0.001,inner.b1=0.5,truncation=0.3",
         )
     )
     return config
