@@ -382,7 +382,7 @@ class TestPlans:
                 assert (valid.split, test.split) == ("valid", "test")
                 assert (valid.inner, valid.fresh) == (test.inner, fresh)
                 assert (test.shots, test.adapt_steps, test.classes) == (5, 10, 0)
-        assert len({str(o.test[0].load().inner) for o in finetune.options.values()}) == 4
+        assert len({str(o.test[0].load().inner) for o in finetune.options.values()}) == 3
         loaded = [o.test[0].load() for o in finetune.options.values()]
         assert {(x.average, x.truncation) for x in loaded} == {
             ("none", None),

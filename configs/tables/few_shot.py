@@ -62,11 +62,9 @@ def shared_config(table: str, title: str, explain: str, smoke: bool) -> ConfigDi
         else (
             "inner.lr=0.01,inner.d_lr=0.001",
             "inner.lr=0.1,inner.d_lr=0.01",
-            "inner.lr=0.3,inner.d_lr=0.03",
             "inner.name=adam,inner.lr=0.005,inner.d_lr=0.001,inner.b1=0.5",
             # As in the main job, whose samples are those of averaged iterates, and truncated.
             "inner.name=adam,inner.lr=0.005,inner.d_lr=0.001,inner.b1=0.5,average=ema",
-            "inner.lr=0.1,inner.d_lr=0.01,truncation=0.3",
             "inner.name=adam,inner.lr=0.005,inner.d_lr=0.001,inner.b1=0.5,truncation=0.3",
         )
     )
