@@ -32,7 +32,7 @@ def get_config(arg: str = ""):
     # short runs with the non-saturating one, at inner rates of 0.01 and of 0.05 against 0.01,
     # adaptation did not bring the samples closer to the task.
     config.loss, config.penalty.gradient_penalty = "wasserstein", 10.0
-    config.steps = 4_000
+    config.steps = 5_000
     learner = importlib.import_module(f"fsgan.meta.{chosen.get('learner', 'maml')}")
     config.learner = base.plugin(learner)
     if "order" in chosen and config.learner.name != "maml":

@@ -51,9 +51,9 @@ def shared_config(table: str, title: str, explain: str, smoke: bool) -> ConfigDi
     # Glyphs have classes of 8 images: 5 shots leave too few for KID's floor, so the larger ones
     # alone. Of Omniglot's 659 classes 7 images each would take minutes for every evaluation.
     config.n = ConfigDict({"glyphs": 2 if smoke else 3, "omniglot": 3})
-    # The main job sees 4,000 x 2 tasks x (8 steps of 5 images + 3 queries) = 344,000 images; its
-    # last 80 steps, exact ones, count 5 times: 372,000, here in batches of 64.
-    config.pretrain_steps = 4 if smoke else 5_800
+    # The main job sees 5,000 x 2 tasks x (8 steps of 5 images + 3 queries) = 430,000 images; its
+    # last 100 steps, exact ones, count 5 times: 464,400, here in batches of 64.
+    config.pretrain_steps = 4 if smoke else 7_300
     # The same networks as the main job's, with the loss and optimizer that suit pretraining.
     config.pretrain = "" if smoke else "nets.affine=value,observe_every=1000,save_every=500"
     config.rates = (

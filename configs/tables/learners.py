@@ -74,10 +74,10 @@ def get_config(arg: str = ""):
     config = few_shot.shared_config("learners", "Meta-learners", EXPLAIN, smoke)
     config.data = tuple(chosen.values()) or ("glyphs",)
     config.rows = ("reptile",) if smoke else tuple(ROWS)
-    config.steps = 4 if smoke else 4_000  # outer steps of every row
+    config.steps = 4 if smoke else 2_000  # outer steps of every row
     config = base.assign(config, fields)
     if "pretrain_steps" not in fields and not smoke:  # as many images: see few_shot.py
-        config.pretrain_steps = max(100, round(config.steps * 5_800 / 4_000 / 100) * 100)
+        config.pretrain_steps = max(100, round(config.steps * 7_300 / 5_000 / 100) * 100)
     return config
 
 
