@@ -153,6 +153,7 @@ def mean_over_tasks(function, keys: Array, episodes: Episode, chunk: int):
 
     Raises ValueError if the number of tasks is no multiple of `chunk`.
     """
+    function = jax.jit(function)  # is traced once, though asked twice: for its shapes, and to run
     tasks = len(keys)
     if tasks % chunk:
         raise ValueError(f"{tasks} tasks cannot be taken {chunk} at a time: choose a divisor")

@@ -73,7 +73,8 @@ def make(
 
         return gradient
 
-    first, exact = meta_gradient(True), meta_gradient(False)
+    # What jit has traced for its shapes, or for one stage, is not traced again.
+    first, exact = (jax.jit(meta_gradient(first_order)) for first_order in (True, False))
     follow = reptile.way_back(inner)
 
     def gradient(params: Pair, key: Array, episode: Episode, step: Array):
