@@ -76,8 +76,9 @@ def get_config(arg: str = ""):
     config.rows = ("reptile",) if smoke else tuple(ROWS)
     config.steps = 4 if smoke else 2_000  # outer steps of every row
     config = base.assign(config, fields)
-    if "pretrain_steps" not in fields and not smoke:  # as many images: see few_shot.py
-        config.pretrain_steps = max(100, round(config.steps * 7_300 / 5_000 / 100) * 100)
+    if "pretrain_steps" not in fields and not smoke:
+        share = config.steps / 5_000  # of the images that few_shot.py counts for 5,000 steps
+        config.pretrain_steps = max(100, round(share * config.pretrain_steps / 100) * 100)
     return config
 
 
