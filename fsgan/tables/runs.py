@@ -16,6 +16,8 @@ from ml_collections import ConfigDict
 from fsgan import build, loop, scoring, train
 from fsgan.checkpoint import Checkpoints
 
+CLEAR_EVERY = 16  # training runs, after which compiled programs are forgotten
+
 
 class Run(NamedTuple):
     """A training run or an evaluation: what its command line says, and nothing else."""
@@ -61,6 +63,7 @@ class Runner:
         self._stopped = stopped
         self._known = known or {}
         self._results: dict[Path, Any] = {}
+        self._trained = 0
         self.failed: dict[Path, str] = {}  # why
 
     def __call__(self, run: Run) -> dict[str, Any] | None:
@@ -92,8 +95,16 @@ class Runner:
             if self._stopped():
                 raise Stopped
             print(f"\n{run.command}", flush=True)
-            (evaluate if evaluation else finish_training)(run.workdir, config)
+            (evaluate if evaluation else self._train)(run.workdir, config)
         return load(run.workdir) if evaluation else None
+
+    def _train(self, workdir: Path, config: ConfigDict) -> None:
+        # Compiled programs stay in memory. Those of some hundred runs have more memory mappings
+        # than Linux gives a process, and it dies.
+        if self._trained % CLEAR_EVERY == 0:
+            jax.clear_caches()
+        self._trained += 1
+        finish_training(workdir, config)
 
 
 def trained(workdir: Path, config: ConfigDict) -> bool:
@@ -112,9 +123,6 @@ def finish_training(workdir: Path, config: ConfigDict) -> None:
     job = train.prepare(config, workdir)
     if not loop.run(job, workdir, **train.intervals(config)):
         raise Stopped
-    # Compiled programs stay in memory. Those of some hundred runs have more memory mappings than
-    # Linux gives a process, and it dies.
-    jax.clear_caches()
 
 
 def evaluated(workdir: Path, config: ConfigDict) -> bool:
