@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +76,9 @@ def one_line_each(results: dict[str, Any]) -> str:
 
 
 def about(each: Filled, score: str) -> dict[str, Any]:
-    """A cell as results.json has it."""
+    """A cell as results.json has it: of each seed's test run the command lines, the evaluation's
+    last.
+    """
     return {
         "part": each.cell.part,
         "row": each.cell.row,
@@ -85,42 +86,50 @@ def about(each: Filled, score: str) -> dict[str, Any]:
         "chosen": each.chosen,
         "validation": {label: mean_score(found, score) for label, found in each.valid.items()},
         "failed": each.failed,
-        "runs": [
-            {
-                "commands": list(dict.fromkeys(run.commands())),
-                "evaluation": str(run.workdir / "evaluation.json"),
-                "step": evaluation["step"],
-                "seed": evaluation["config"]["seed"],
-                "protocol": protocol(evaluation),
-                "scores": {
-                    name: {what: x[what] for what in ("value", "error", "floor")}
-                    for name, x in scores(evaluation).items()
-                },
-            }
-            for run, evaluation in each.test.items()
-        ],
+        "runs": [list(dict.fromkeys(run.commands())) for run in each.test],
     }
 
 
-def evaluations(filled: Sequence[Filled], names: Container[str]) -> dict[str, Evaluation]:
-    """What a table has looked at, by its command line: the scores `names` and their protocol.
+CHOOSING = ("value", "floor", "ceiling")  # what choices and curves are made of
+READING = ("value", "error", "floor")
 
-    From these a table is made again without any run: see `known`.
+
+def evaluations(filled: Sequence[Filled], names: Container[str]) -> dict[str, Evaluation]:
+    """What a table has looked at, by its command line.
+
+    From these a table is made again without any run, see `known`: test evaluations have the scores
+    `names` whole, and the others to be read; validation evaluations what is chosen by.
     """
     found = {}
     for each in filled:
-        for runs in (*each.valid.values(), each.test):
-            for run, evaluation in runs.items():
-                (space, measured), *_ = evaluation["features"].items()
-                kept = {n: x for n, x in measured["scores"].items() if n in names}
-                found[run.command] = {
-                    "step": evaluation["step"],
-                    "config": {"seed": evaluation["config"]["seed"]},
-                    "versions": evaluation.get("versions"),
-                    "protocol": evaluation["protocol"],
-                    "features": {space: rounded({**measured, "scores": kept})},
-                }
+        for options in each.valid.values():
+            for run, evaluation in options.items():
+                found[run.command] = shortened(
+                    evaluation, lambda name, score: name in names and some(score, CHOOSING)
+                )
+        for run, evaluation in each.test.items():
+            found[run.command] = shortened(
+                evaluation, lambda name, score: score if name in names else some(score, READING)
+            )
     return found
+
+
+def shortened(evaluation: Evaluation, keep: Callable[[str, dict], Any]) -> Evaluation:
+    """An evaluation in its first feature space, with what `keep` leaves of each score, if any."""
+    (space, measured), *_ = evaluation["features"].items()
+    kept = {name: keep(name, score) for name, score in measured["scores"].items()}
+    kept = {name: score for name, score in kept.items() if score}
+    return {
+        "step": evaluation["step"],
+        "config": {"seed": evaluation["config"]["seed"]},
+        "versions": evaluation.get("versions"),
+        "protocol": evaluation["protocol"],
+        "features": {space: rounded({**measured, "scores": kept})},
+    }
+
+
+def some(score: dict[str, Any], what: Container[str]) -> dict[str, Any]:
+    return {name: x for name, x in score.items() if name in what}
 
 
 def rounded(tree: Any) -> Any:
@@ -146,13 +155,6 @@ def known(files: Sequence[str]) -> dict[str, Evaluation]:
                 f"known={file!r} has no evaluations: give the results.json of a table"
             ) from error
     return found
-
-
-def protocol(evaluation: Evaluation) -> str:
-    """12 hexadecimal digits of all that two evaluations must share to be compared."""
-    hashes = {name: found["hash"] for name, found in evaluation["features"].items()}
-    text = json.dumps([evaluation["protocol"], hashes], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def markdown(
