@@ -236,7 +236,7 @@ def load_data(config: ConfigDict, split: str, *others: str) -> list[Images]:
     split, too, where it has the same classes, whereas held-out classes are left as they are.
     """
     options = given(config.data, without=("name", "size", "channels", "classes", "exclude"))
-    chosen = config.data.classes, config.data.exclude or ()
+    chosen = config.data.classes, config.data.exclude
     size, channels = tuple(config.data.size), config.data.channels
     whole = data.load(config.data.name, split, size=size, channels=channels, **options)
     sets, channels = [data.select(whole, *chosen)], whole.images.shape[-1]

@@ -29,7 +29,7 @@ def load(
     channels: int | None = None,
     seed: int = 0,
     classes: Iterable[str | int] | str | int | None = None,
-    exclude: Iterable[str | int] | str | int = (),
+    exclude: Iterable[str | int] | str | int | None = None,
     **options,
 ) -> Images:
     """The images of one split: uint8 [n, *size, channels].
@@ -62,8 +62,8 @@ def load(
     return select(source.load(split, **shared, **options), classes, exclude)
 
 
-def select(images: Images, classes=None, exclude=()) -> Images:
-    """The images of `classes` (all for None) without those of `exclude`, labelled anew.
+def select(images: Images, classes=None, exclude=None) -> Images:
+    """The images of `classes` (None: all) without those of `exclude` (None: none), labelled anew.
 
     Both are a class or several: names, alphabets or indices; the order of `images.classes` stays.
     Raises ValueError for a class that is not there, or if none is left.
@@ -85,7 +85,7 @@ def select(images: Images, classes=None, exclude=()) -> Images:
         return found
 
     keep = set(range(len(images.classes))) if classes is None else indices(classes)
-    keep -= indices(exclude)
+    keep -= set() if exclude is None else indices(exclude)
     if not keep:
         raise ValueError("no class is left: `exclude` names all of them, or `classes` none")
     return images if len(keep) == len(images.classes) else take_classes(images, sorted(keep))
