@@ -28,7 +28,8 @@ def get_config(arg: str = ""):
     config.shots = 10  # how many of them, drawn by the seed; 0: all
     config.batch = 10
     config.penalty.r1 = 0.1
-    config.optimizer = base.optimizer("adam", 1e-3, b1=0.5, b2=0.99)
+    lr = getattr(method, "LEARNING_RATE", 1e-3)
+    config.optimizer = base.optimizer("adam", lr, b1=0.5, b2=0.99)
     config.ema_decay = 0.98  # few steps want a short memory
     config.steps = 500
     config.observe_every = 100

@@ -1,8 +1,10 @@
 """Transfer methods: ONE FILE PER METHOD, whose `make(**options)` returns a `Method`.
 
 Its keyword options are the config's fields; their defaults are those of the released code or of the
-paper. Some files are switches (`diff_augment`, `ada`, `lecam`, `consistency`, `mode_seeking`):
-alone they go with plain fine-tuning, and `combine` puts them on top of any other method.
+paper. Where what is trained needs another learning rate than whole kernels do, the file has a
+`LEARNING_RATE`, which the config begins with. Some files are switches (`diff_augment`, `ada`,
+`lecam`, `consistency`, `mode_seeking`): alone they go with plain fine-tuning, and `combine` puts
+them on top of any other method.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ image. There is no adversarial loss: the generator minimises
     |G(z_i) - x_i|_1 + perceptual |F(G(z_i)) - F(x_i)|_1 + emd EMD(z, N(0, I)) + change R,
 
 means over values, R being the mean squared change of scales and shifts in each layer. F are the
-block outputs of the source's discriminator, where the paper has a VGG network. The paper's rates,
-0.03 for scales and shifts and 0.05 for latents, are one here: the optimizer's.
+block outputs of the source's discriminator, where the paper has a VGG network. The rate is the
+released one for scales and shifts; latents, which have 0.05 in the paper, share it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from flax.traverse_util import flatten_dict
 from fsgan import subspaces
 from fsgan.transfer import _features, _generators
 from fsgan.types import Array, Method, Pair, Params
+
+LEARNING_RATE = 3e-2
 
 
 def make(

@@ -3,6 +3,8 @@
 from fsgan import subspaces
 from fsgan.types import Method, Pair
 
+LEARNING_RATE = 1e-2  # ten times that of whole kernels, as is usual for it
+
 
 def make(*, rank: int = 4, alpha: float | None = None) -> Method:
     """See `subspaces.lora`."""
