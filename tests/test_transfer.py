@@ -11,6 +11,7 @@ import toys
 from adapting import SEEDS, adapt, adapted, equal, weights
 
 import fsgan.transfer
+from configs import transfer
 from fsgan import Method, Pair, gan, plugins, subspaces
 from fsgan.transfer import combine, freeze_d, l2_sp, lecam, mode_seeking
 from fsgan.types import Play
@@ -58,6 +59,12 @@ class TestEveryMethod:
         module = importlib.import_module(f"fsgan.transfer.{name}")
         assert set(inspect.signature(module.make).parameters) == set(plugins.defaults(module.make))
         assert module.__doc__
+
+
+@pytest.mark.parametrize(("name", "lr"), [("finetune", 1e-3), ("bsa", 0.03), ("bsa,smoke", 0.03)])
+def test_a_method_may_begin_with_a_learning_rate_of_its_own(name, lr):
+    assert transfer.get_config(name).optimizer.lr == lr
+    assert transfer.get_config(f"{name},optimizer.lr=0.5").optimizer.lr == 0.5
 
 
 def test_many_seeds_at_once_are_what_each_is_alone():
