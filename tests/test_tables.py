@@ -14,9 +14,10 @@ import pytest
 from ml_collections import ConfigDict
 from scipy import stats
 
+import fsgan.transfer
 from configs.tables import few_shot, learners, transfer
 from configs.tables.base import table_config
-from fsgan import compare, loop, tables
+from fsgan import compare, loop, plugins, tables
 from fsgan.tables import cells, columns, estimates, report, runs
 from fsgan.tables.cells import Cell, Option
 from fsgan.tables.estimates import Sample, estimate
@@ -405,6 +406,17 @@ class TestPlans:
                 assert valid.load().data.classes != test.load().data.classes
                 for run in (valid, test):  # which the source has never seen
                     assert run.needs[0].load().data.exclude == run.load().data.classes
+
+    def test_transfer_has_a_row_for_every_method_with_words_that_are_known(self, tmp_path):
+        methods = set(plugins.names(fsgan.transfer)) - set(transfer.SWITCHES)
+        assert methods <= set(transfer.get_config().methods)
+        assert set(transfer.SWITCHES) <= set(transfer.get_config("every").methods)
+        for name in methods:
+            cell = self.plan(transfer, tmp_path, f"{name},smoke")[-1]
+            config = cell.options["4"].test[0].needs[0].load()
+            assert config.method.name == name
+            if name == "minegan":
+                assert config.optimizer.layers == {"g/miner": 0.1}
 
     def test_validation_targets_are_no_test_targets(self):
         for pairs in transfer.PAIRS.values():

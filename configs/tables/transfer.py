@@ -1,9 +1,9 @@
 """Transfer methods on pairs of a source and its targets, 10 images each.
 
-python main.py --config=configs/tables/transfer.py                       the usual methods, 3 seeds
+python main.py --config=configs/tables/transfer.py                       all methods, 3 seeds
 python main.py --config=configs/tables/transfer.py:ewc,cdc,mnist_digits  these methods, this pair
 python main.py --config=configs/tables/transfer.py --config.seeds=5 --config.shots=100
-python main.py --config=configs/tables/transfer.py:every                 all methods
+python main.py --config=configs/tables/transfer.py:every                 each switch alone, too
 python main.py --config=configs/tables/transfer.py --config.methods="('cdc','cdc+ada+lecam')"
 
 Each pair has targets to test on and others to validate on. A method runs to the last of `stops` on
@@ -63,9 +63,9 @@ PAIRS: dict[str, list[tuple[Target, Target]]] = {
         for target in of("glyphs,data.classes=Latin", "glyphs", "test", "Armenian", "Georgian")
     ],
 }
-# Methods, with switches after a plus.
-USUAL = ("finetune", "finetune+ada", "freeze_d", "freeze_d+ada", "scale_shift", "ewc", "cdc")
-USUAL += ("adam_kml",)
+# Rows are methods, with switches after a plus: by default one for every method, and these.
+SWITCHED = ("finetune+ada", "freeze_d+ada")
+SWITCHES = ("ada", "consistency", "diff_augment", "lecam", "mode_seeking")
 # What begins late by its own default begins earlier, within the stops. A miner as fast as the
 # generator collapses. RICK's quantile is the released one for distant domains.
 FITTED = {
@@ -90,8 +90,9 @@ def get_config(arg: str = ""):
     config.pairs = tuple(name for name in chosen if name in PAIRS)
     config.pairs = config.pairs or (("glyphs_scripts",) if smoke else tuple(PAIRS))
     named = tuple(name for name in chosen if name in methods)
-    usual = methods if "methods" in chosen else USUAL[:2] if smoke else USUAL
-    config.methods = named or usual
+    every = "methods" in chosen
+    usual = (*SWITCHED, *(name for name in methods if every or name not in SWITCHES))
+    config.methods = named or (SWITCHED[:1] if smoke and not every else usual)
     config.shots = (10,)
     config.baseline = "finetune"
     config.columns = ("kid", "recall", "coverage", "diversity", "copying_ratio")
