@@ -117,11 +117,19 @@ def plot(panels: Mapping[str, Mapping[str, np.ndarray]], path: str | Path) -> No
 
     across = min(2, len(panels))
     down = math.ceil(len(panels) / across)
-    figure = Figure(figsize=(5.2 * across, 3.2 * down), layout="constrained")
+    # Many curves leave no room for their names; where all panels have the same ones, beside them.
+    beside = len({tuple(series) for series in panels.values()}) == 1
+    beside &= max(map(len, panels.values())) > 8
+    figure = Figure(figsize=(5.2 * across + 1.6 * beside, 3.2 * down), layout="constrained")
     for i, (title, series) in enumerate(panels.items()):
         axes = figure.add_subplot(down, across, i + 1)
         _draw(axes, series)
+        if len(series) > 1 and not beside:
+            axes.legend(fontsize=8, ncols=1 + len(series) // 6, edgecolor="none", framealpha=0.8)
         axes.set_title(title, loc="left", fontsize=10)
+    if beside:
+        names = axes.get_legend_handles_labels()
+        figure.legend(*names, loc="outside right upper", fontsize=8, edgecolor="none")
     figure.savefig(path, dpi=150)
 
 
@@ -154,7 +162,8 @@ def _draw(axes, series: Mapping[str, np.ndarray]) -> None:
     values = np.concatenate([points[:, 1] for points in series.values()])
     values = values[np.isfinite(values)]
     if len(values):
-        low, high = np.percentile(values, [0.5, 99.5]) if len(values) > 100 else _ends(values)
+        long = max(map(len, series.values())) > 50
+        low, high = np.percentile(values, [0.5, 99.5]) if long else _ends(values)
         log = values.min() > 0 and high > 100 * low
         if log:
             axes.set_yscale("log")
@@ -165,8 +174,6 @@ def _draw(axes, series: Mapping[str, np.ndarray]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
     axes.set_xlabel("step", fontsize=9)
-    if len(series) > 1:
-        axes.legend(fontsize=8, ncols=1 + len(series) // 6, edgecolor="none", framealpha=0.8)
 
 
 def _ends(values: np.ndarray) -> tuple[float, float]:

@@ -67,6 +67,20 @@ def test_curves(tmp_path, monkeypatch):
     }
 
 
+def test_many_curves_have_their_names_beside_all_panels(tmp_path):
+    def drawn(*counts):
+        line = np.stack([np.arange(6.0), np.arange(6.0)], 1)
+        panels = {str(i): {f"c{j}": line for j in range(n)} for i, n in enumerate(counts)}
+        pictures.plot(panels, tmp_path / "picture.png")
+        with Image.open(tmp_path / "picture.png") as picture:
+            return np.asarray(picture.convert("L"))
+
+    few, many, other = drawn(3, 3), drawn(18, 18), drawn(18, 17)
+    assert many.shape[1] > few.shape[1] == other.shape[1]
+    right = many[:, few.shape[1] :]
+    assert (right < 128).any(axis=1).sum() > 18 * 5  # a line of text for each
+
+
 def test_running_mean_keeps_a_constant_and_skips_gaps():
     values = np.full(50, 3.0)
     values[20] = np.nan
