@@ -130,7 +130,7 @@ def words(arg: str, **choices: Iterable[str]) -> tuple[dict[str, str], dict[str,
     """
     chosen, fields = {}, {}
     # Commas within brackets belong to a value.
-    for word in filter(None, re.split(r",(?![^(\[]*[)\]])", arg)):
+    for word in filter(None, re.split(r",(?![^(\[{]*[)\]}])", arg)):
         key, equals, value = word.partition("=")
         if equals:
             fields[key] = value

@@ -432,9 +432,11 @@ class TestPlans:
         found = learners.plan(config, tmp_path)
         assert [c.row for c in found[:2]] == ["finetune", "scratch"]
         for cell in found[2:]:
-            run = cell.options[""].test[0].needs[0].load()
-            assert (run.steps, run.tasks, run.shots) == (690, 2, 5)
-            assert run.adapt.steps == 8
+            (run,) = cell.options[""].test[0].needs
+            each = [x.load() for x in (run, *run.needs)]  # a warm start is the same for all
+            assert sum(x.steps for x in each) == 690
+            assert {(x.tasks, x.shots, x.adapt.steps, x.seed) for x in each} == {(2, 5, 8, 0)}
+            assert (cell.row in learners.WARM) == (each[0].init_from != "") == (len(each) > 1)
 
     def test_what_is_not_there(self, tmp_path):
         with pytest.raises(ValueError, match="unknown pair 'digits'; did you mean 'mnist_digits'"):

@@ -79,19 +79,22 @@ def plan(config: ConfigDict, workdir: Path) -> list[Cell]:
     return cells
 
 
-def meta_cell(config: ConfigDict, row: str, what: str, data: str, workdir: Path) -> Cell:
-    """A meta-trained GAN: words for configs/maml_gan.py."""
-    place = workdir / data / base.run_name(row, {})
-    runs = [
-        training(
-            config,
-            joined(f"maml_gan:{data}", what),
-            place / f"seed{seed}",
-            shots=config.shots,
-            seed=seed,
-        )
-        for seed in range(config.seeds)
-    ]
+def meta_cell(
+    config: ConfigDict, row: str, what: str, data: str, workdir: Path, start: str = ""
+) -> Cell:
+    """A meta-trained GAN: words for configs/maml_gan.py; with `start`, words for the run that it
+    begins from, which rows share.
+    """
+    runs = []
+    for seed in range(config.seeds):
+        fields, needs = {"shots": config.shots, "seed": seed}, ()
+        if start:
+            place = workdir / data / "start" / f"seed{seed}"
+            needs = (training(config, joined(f"maml_gan:{data}", start), place, **fields),)
+            fields["init_from"] = place
+        place = workdir / data / base.run_name(row, {}) / f"seed{seed}"
+        words = joined(f"maml_gan:{data}", what)
+        runs.append(training(config, words, place, needs, **fields))
     test = tuple(few_shot(config, run, data, "test", "test") for run in runs)
     return Cell(data, row, data, {"": Option((), test)})
 
