@@ -11,6 +11,7 @@ adapted, _ = make_adapt(learner.inner)(gan.weights(state), key, support)
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable
 from functools import partial
@@ -43,7 +44,7 @@ class Inner:
     fewest: int | None = None  # meta-training draws the number of steps from fewest .. steps
     learned: learned.Learned = learned.nothing  # settings learned besides the parameters
     average: str = "none"  # what adaptation ends in, one of AVERAGES
-    remat: bool = False  # compute an inner step twice to keep less of it in memory
+    remat: bool = False  # compute inner steps again instead of keeping them in memory
     unroll: int = 1  # inner steps per iteration of the compiled loop
 
 
@@ -133,7 +134,16 @@ def make_adapt(
             state = state.replace(ema=state.params)
         real = support if d_steps == 1 else jnp.broadcast_to(support, (d_steps, *support.shape))
         batches = jnp.broadcast_to(real, (steps, *real.shape))
-        state, (metrics, path) = gan.adapt(step, state, batches, unroll=inner.unroll)
+        some = partial(gan.adapt, step, unroll=inner.unroll)
+        if inner.remat:
+            # In stretches, of which the beginnings alone are kept until one is needed: the square
+            # root of the steps, for one more time of computing (Chen et al. 2016).
+            parts = next(k for k in range(math.isqrt(steps) or 1, 0, -1) if steps % k == 0)
+            stretches = batches.reshape(parts, steps // parts, *real.shape)
+            state, found = gan.adapt(jax.checkpoint(some), state, stretches)
+            metrics, path = jax.tree.map(lambda x: x.reshape(steps, *x.shape[2:]), found)
+        else:
+            state, (metrics, path) = some(state, batches)
         if not history:
             end = state.params if inner.average == "none" else state.ema
             return gan.join(method, end, state.frozen), metrics

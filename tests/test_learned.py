@@ -146,8 +146,9 @@ def test_averages_of_the_inner_iterates(key):
 
 def test_remat_and_unroll_change_nothing(key):
     inner, params, episode = setting(key, ["per_leaf"])
+    inner = dataclasses.replace(inner, steps=4)  # with remat, two stretches of two
     gradients = [
-        jax.jit(fomaml.make(dataclasses.replace(inner, **options)).gradient)(
+        jax.jit(maml.make(dataclasses.replace(inner, **options), multi_step_steps=2).gradient)(
             params, key, episode, jnp.int32(0)
         )[0]
         for options in ({}, {"remat": True}, {"unroll": 3})
