@@ -443,6 +443,8 @@ class TestPlans:
             self.plan(transfer, tmp_path, "pairs=('digits',)")
         with pytest.raises(ValueError, match="unknown row 'mmal'; did you mean 'maml'"):
             self.plan(learners, tmp_path, "rows=('mmal',)")
+        with pytest.raises(ValueError, match="own_steps=150 must be 1 to steps - 1=99"):
+            self.plan(learners, tmp_path, "steps=100")
         with pytest.raises(ValueError, match=r"stops=\(4, 6\) must be multiples of the first, 4"):
             self.plan(transfer, tmp_path, "stops=(4,6)")
         with pytest.raises(ValueError, match="'folder:x' has no test images"):

@@ -103,7 +103,9 @@ def get_config(arg: str = ""):
 
 
 def plan(config: ConfigDict, workdir: Path) -> list[Cell]:
-    """The baselines first: gaps are closed from them. ValueError for unknown rows."""
+    """The baselines first: gaps are closed from them. ValueError for unknown rows, and where
+    `own_steps` leave nothing for the warm start.
+    """
     # The table's own evaluation comes after each run: its own one, of fewer classes, is soon done.
     shared = "eval_classes=8"
 
@@ -118,6 +120,8 @@ def plan(config: ConfigDict, workdir: Path) -> list[Cell]:
     for row in config.rows:
         if row not in ROWS:
             raise plugins.unknown("row", row, ROWS)
+    if not 0 < config.own_steps < config.steps:
+        raise ValueError(f"own_steps={config.own_steps} must be 1 to steps - 1={config.steps - 1}")
     return [
         made
         for data in config.data
