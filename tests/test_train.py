@@ -281,6 +281,12 @@ def test_held_out_classes_have_rates_and_an_average_of_their_own():
     assert config.inner.lr == 0.4
 
 
+@pytest.mark.parametrize(("steps", "ends"), [(1_000, (900, 980)), (20_000, (19_500, 19_900))])
+def test_mamls_own_stages_are_short_and_do_not_grow_without_end(steps, ends):
+    learner = config_of("maml_gan", "maml", steps=steps).learner
+    assert (learner.warm_up_steps, learner.first_order_steps) == ends
+
+
 def test_high_rates_train_or_stop_with_a_good_checkpoint(tmp_path):
     """1,000 steps through all three directions of MAML, at ten times the main job's rates."""
     config = config_of("maml_gan", "", **{"inner.layers": {"g/block0": 20.0}})
