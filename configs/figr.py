@@ -30,6 +30,7 @@ def get_config(arg: str = ""):
     config.outer = base.optimizer("adam", 1e-4)
     config.tasks, config.shots, config.adapt.steps = 1, 4, 10
     config.adapt.test_d_rate, config.adapt.test_average = 1.0, "none"
+    config.d_steps = 1
     config.truncation = 1.0
     config.ema_decay = 0.0  # the last parameters, as released
     config.steps = 140_000

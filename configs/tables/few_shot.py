@@ -33,7 +33,7 @@ def get_config(arg: str = ""):
     smoke = bool(chosen.pop("size", ""))
     config = shared_config("few_shot", "Few-shot generation", EXPLAIN, smoke)
     config.data = tuple(chosen.values()) or (("glyphs",) if smoke else ("glyphs", "omniglot"))
-    config.meta = "" if smoke else "maml"  # words for configs/maml_gan.py
+    config.meta = ""  # further words for configs/maml_gan.py
     return base.assign(config, fields)
 
 
@@ -51,8 +51,8 @@ def shared_config(table: str, title: str, explain: str, smoke: bool) -> ConfigDi
     # Glyphs have classes of 8 images: 5 shots leave too few for KID's floor, so the larger ones
     # alone. Of Omniglot's 659 classes 7 images each would take minutes for every evaluation.
     config.n = ConfigDict({"glyphs": 2 if smoke else 3, "omniglot": 3})
-    # The main job sees 5,000 x 2 tasks x (8 steps of 5 images + 3 queries) = 430,000 images; its
-    # last 100 steps, exact ones, count 5 times: 464,400, here in batches of 64.
+    # In the main job the generator sees 3,900 x 2 tasks x 8 steps of 5 images = 312,000 images, the
+    # discriminator twice as many: 468,000 on average, here in batches of 64.
     config.pretrain_steps = 4 if smoke else 7_300
     # The same networks as the main job's, with the loss and optimizer that suit pretraining.
     config.pretrain = "" if smoke else "nets.affine=value,observe_every=1000,save_every=500"

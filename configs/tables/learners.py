@@ -93,12 +93,14 @@ def get_config(arg: str = ""):
         f"{few_shot.EXPLAIN} All rows take {config.steps:,} outer steps of as many tasks and inner "
         f"steps. `{'`, `'.join(WHOLE)}` take all of them by themselves; the others take the last "
         f"{config.own_steps} by exact second order (`fomaml`, `dawson`: first order), from a warm "
-        "start by Reptile. `maml` is the main job's learner; rows differ from it, from `reptile` "
-        "or from `second order` in what they are named after."
+        "start by Reptile. `maml` goes from Reptile's direction to first order and to exact second "
+        "order; rows differ from it, from `reptile` or from `second order` in what they are named "
+        "after. Inner steps update the discriminator once, in the main job twice."
     )
     if "pretrain_steps" not in fields and not smoke:
-        share = config.steps / 5_000  # of the images that few_shot.py counts for 5,000 steps
-        config.pretrain_steps = max(100, round(share * config.pretrain_steps / 100) * 100)
+        # 2 tasks x (8 steps of 5 images + 3 queries) are 86 images; exact steps count more.
+        batches_of_64 = 1.46 * config.steps
+        config.pretrain_steps = max(100, round(batches_of_64 / 100) * 100)
     return config
 
 
@@ -107,7 +109,7 @@ def plan(config: ConfigDict, workdir: Path) -> list[Cell]:
     `own_steps` leave nothing for the warm start.
     """
     # The table's own evaluation comes after each run: its own one, of fewer classes, is soon done.
-    shared = "eval_classes=8"
+    shared = "d_steps=1,eval_classes=8"
 
     def cell(row: str, data: str) -> Cell:
         if row in WHOLE:
