@@ -63,7 +63,7 @@ def get_config(arg: str = ""):
     # MAML's three directions differ in length: b2 forgets the last one's soon, clip cuts the peaks.
     config.outer = base.optimizer("adam", 2e-3, b1=0.5, b2=0.99, clip=10.0, schedule="cosine")
     # What the adapted networks are asked for: adversarial, distance (energy or mmd, in features
-    # pixels or random_conv, of so many samples) or mixed.
+    # pixels, random_conv or domain, of so many samples) or mixed.
     config.outer_loss = ConfigDict(
         {"name": "adversarial", "distance": "energy", "features": "pixels", "samples": 16}
     )

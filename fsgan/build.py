@@ -122,9 +122,13 @@ def make_method(config: ConfigDict) -> Method:
     return transfer.combine(method, *switches) if switches else method
 
 
-def make_learner(config: ConfigDict, game: Game) -> Learner:
-    """The meta-learner `config.learner`, on the inner loop that `inner` and `adapt` describe."""
-    adapt, image_shape = config.adapt, game.nets.g.image_shape
+def make_learner(
+    config: ConfigDict, game: Game, loss: outer_losses.OuterLoss = outer_losses.adversarial
+) -> Learner:
+    """The meta-learner `config.learner`, on the inner loop that `inner` and `adapt` describe. To
+    adapt with it, any outer loss will do.
+    """
+    adapt = config.adapt
     if adapt.fewest is not None and not 1 <= adapt.fewest <= adapt.steps:
         raise ValueError(f"adapt.fewest={adapt.fewest}: choose 1 to adapt.steps={adapt.steps}")
     subspace = Pair(make_subspace(adapt.g_subspace), make_subspace(adapt.d_subspace))
@@ -140,9 +144,7 @@ def make_learner(config: ConfigDict, game: Game) -> Learner:
     )
     make = plugins.find(meta, config.learner.name).make
     if "loss" in inspect.signature(make).parameters:
-        return make_plugin(
-            meta, config.learner, inner, make_outer_loss(config.outer_loss, image_shape)
-        )
+        return make_plugin(meta, config.learner, inner, loss)
     if config.outer_loss.name != "adversarial":
         raise ValueError(f"{config.learner.name} has an objective of its own: leave outer_loss")
     return make_plugin(meta, config.learner, inner)
@@ -191,13 +193,17 @@ DISTANCES = {
     "energy": energy.compute,
     "mmd": lambda real, fake: kid.mmd2(*kid.scaled(real, fake)),  # what KID averages
 }
-FEATURES = ("pixels", "random_conv")  # that need neither data nor weights
+FEATURES = ("domain", "pixels", "random_conv")  # that need no file of weights
 
 
 def make_outer_loss(
-    config: ConfigDict, image_shape: tuple[int, int, int]
+    config: ConfigDict, image_shape: tuple[int, int, int], seen: Callable[[], Images]
 ) -> outer_losses.OuterLoss:
-    """The outer loss of that name; the fields that it does not need are not looked at."""
+    """The outer loss of that name; the fields that it does not need are not looked at.
+
+    `seen` has the images that domain features learn from: those of another seed than the scores',
+    which would else measure what has been descended.
+    """
     if config.name not in OUTER_LOSSES:
         raise plugins.unknown("outer loss", config.name, OUTER_LOSSES)
     if config.distance not in DISTANCES:
@@ -206,8 +212,9 @@ def make_outer_loss(
         raise plugins.unknown("features", config.features, FEATURES)
     if config.name == "adversarial":
         return outer_losses.adversarial
+    learned_from = {"images": seen(), "seed": 1} if config.features == "domain" else {}
     distance = outer_losses.distance(
-        features.load(config.features, image_shape),
+        features.load(config.features, image_shape, **learned_from),
         DISTANCES[config.distance],
         samples=config.samples,
     )

@@ -152,7 +152,8 @@ def meta(config: ConfigDict) -> Job:
         episodes.check_pool(pool, shots, queries, sets[split].classes)
     game = build.make_game(config, image_shape, Method())
     outer = build.make_optimizers(config.outer, config.steps)
-    learner = build.make_learner(config, game)
+    loss = build.make_outer_loss(config.outer_loss, image_shape, lambda: sets["train"])
+    learner = build.make_learner(config, game, loss)
     valid, test = (
         episodes.fixed_episodes(
             config.seed,

@@ -351,6 +351,24 @@ def test_domain_features_of_the_scores_learn_from_training_images(
     assert learned_from == [("domain", record["data"]["train"]["fingerprint"])]
 
 
+def test_domain_features_of_the_outer_loss_are_not_those_of_the_scores(tmp_path, monkeypatch):
+    """Of the same training images, by another seed; to adapt with the learner takes none."""
+    asked = []
+
+    def load(name, image_shape, *, images, seed=0):
+        asked.append((name, train.build.data.fingerprint(images), seed))
+        return pixels.load(image_shape)
+
+    monkeypatch.setattr(build.features, "load", load)
+    outer = {"outer_loss.name": "distance", "outer_loss.features": "domain"}
+    config = config_of("maml_gan", f"{SMALL},maml", **outer, **{"scores.features": "domain"})
+    record = train.prepare(config, tmp_path / "run").record["data"]
+    seen = record["train"]["fingerprint"]
+    assert sorted(asked) == [("domain", seen, 0), ("domain", seen, 1)]
+    build.make_learner(config, build.make_game(config, (8, 8, 1), Method()))
+    assert len(asked) == 2
+
+
 def test_without_held_out_images_there_is_no_copying_ratio(source, tmp_path):
     """A folder that is training and validation data in one."""
     from PIL import Image

@@ -57,6 +57,7 @@ WARM = {
     # Outer losses.
     "energy": ENERGY,
     "mmd": f"{ENERGY},outer_loss.distance=mmd,outer_loss.features=random_conv",
+    "mmd in domain features": f"{ENERGY},outer_loss.distance=mmd,outer_loss.features=domain",
     "adversarial and energy": f"maml,{EXACT},outer_loss.name=mixed",
     # Inner subspaces; the outer loop moves everything in all of them.
     "anil": f"anil,{EXACT}",
