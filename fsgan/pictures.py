@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -86,11 +87,12 @@ def save(picture: np.ndarray, path: str | Path) -> None:
 
 
 def curves(workdir: str | Path) -> Path | None:
-    """Draw all that metrics.jsonl holds, one panel for each kind, into curves.png.
+    """Draw all that metrics.jsonl holds into curves.png: losses, scores, each with its floor and
+    what it is on test classes, and the rest.
 
-    Faint lines are the reports, strong ones their running mean; dashed lines are the floors of the
-    scores. Axes are logarithmic where all is positive and spans two decades. Returns the path of
-    the picture, None where nothing was reported.
+    Faint lines are the reports, strong ones their running mean; dashed lines and open markers are
+    the floors of the scores. Axes are logarithmic where all is positive and spans two decades.
+    Returns the path of the picture, None where nothing was reported.
     """
     series: dict[str, list[tuple[int, float]]] = {}
     path = Path(workdir) / "metrics.jsonl"
@@ -105,7 +107,8 @@ def curves(workdir: str | Path) -> Path | None:
     if not panels:
         return None
 
-    kinds = sorted(panels, key=["losses", "other metrics", "scores", "steps per second"].index)
+    around = {"losses": 0, "other metrics": 2, "steps per second": 3}  # and scores in between
+    kinds = sorted(panels, key=lambda kind: around.get(kind, 1))
     path = path.with_name("curves.png")
     plot({kind: {name: np.array(series[name]) for name in panels[kind]} for kind in kinds}, path)
     return path
@@ -115,7 +118,7 @@ def plot(panels: Mapping[str, Mapping[str, np.ndarray]], path: str | Path) -> No
     """Draw panels of curves, {title: {name: [n, 2] of steps and values}}, into one picture."""
     from matplotlib.figure import Figure
 
-    across = min(2, len(panels))
+    across = min(2 if len(panels) < 5 else 3, len(panels))
     down = math.ceil(len(panels) / across)
     # Many curves leave no room for their names; where all panels have the same ones, beside them.
     beside = len({tuple(series) for series in panels.values()}) == 1
@@ -134,8 +137,9 @@ def plot(panels: Mapping[str, Mapping[str, np.ndarray]], path: str | Path) -> No
 
 
 def _panel(name: str) -> str:
-    if name.startswith("score/"):
-        return "scores"
+    score = re.fullmatch("score/(test_)?(.+?)(_floor|_real|_before)?", name)
+    if score:
+        return score[2]
     if name == "rate":
         return "steps per second"
     return "losses" if "loss" in name else "other metrics"
@@ -151,13 +155,15 @@ def _draw(axes, series: Mapping[str, np.ndarray]) -> None:
         short = name.removeprefix("score/")
         base = short.removesuffix("_floor")
         colour = drawn.setdefault(base, colours[len(drawn) % len(colours)])
-        style = "--" if short != base else "-"
+        floor = short != base
+        line = {"linestyle": "--", "fillstyle": "none"} if floor else {}
         half = len(values) // 20 if len(values) >= 40 else 0
         if half:
             axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.7)
-        marker = "" if half else ".sv^D"[list(drawn).index(base) // len(colours) % 5]
+        marker = "" if half else "osv^D"[list(drawn).index(base) // len(colours) % 5]
         smooth = _running_mean(values, half)
-        axes.plot(steps, smooth, style, color=colour, linewidth=1.4, marker=marker, label=short)
+        line |= {"color": colour, "linewidth": 1.4, "marker": marker, "markersize": 4}
+        axes.plot(steps, smooth, label=short, **line)
 
     values = np.concatenate([points[:, 1] for points in series.values()])
     values = values[np.isfinite(values)]

@@ -48,11 +48,12 @@ def test_curves(tmp_path, monkeypatch):
     with Logger(tmp_path, steps=100) as logger:
         for step in range(1, 101):
             logger.write(step, "pretrain", {"g_loss": 1 / step if step > 1 else np.nan, "lr": 0.0})
-        logger.scores(100, "pretrain", {"energy": 1.0, "energy_floor": 0.1})
-    drawn = {}
+        logger.scores(50, "pretrain", {"energy": 1.0, "energy_floor": 0.1})
+        logger.scores(100, "pretrain", {"energy": 1.0, "test_energy_before": 0.1, "kid": 0.3})
+    drawn = []
 
     def draw(axes, series):
-        drawn.update({name: points.shape for name, points in series.items()})
+        drawn.append({name: points.shape for name, points in series.items()})
         original(axes, series)
 
     original = pictures._draw
@@ -60,11 +61,14 @@ def test_curves(tmp_path, monkeypatch):
     with Image.open(pictures.curves(tmp_path)) as picture:
         assert picture.width > 1000
         assert np.asarray(picture).std() > 1
-    once, always = (1, 2), (100, 2)
-    assert drawn == {
-        **{"g_loss": always, "lr": always, "rate": always},
-        **{"score/energy": once, "score/energy_floor": once},
-    }
+    once, twice, always = (1, 2), (2, 2), (100, 2)
+    assert drawn == [  # a panel for each score
+        {"g_loss": always},
+        {"score/energy": twice, "score/energy_floor": once, "score/test_energy_before": once},
+        {"score/kid": once},
+        {"lr": always},
+        {"rate": always},
+    ]
 
 
 def test_many_curves_have_their_names_beside_all_panels(tmp_path):
