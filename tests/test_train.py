@@ -261,9 +261,8 @@ def test_meta_holds_classes_out_where_the_source_does_not(source, tmp_path):
             pixels = noise.integers(0, 256, (8, 8), np.uint8)
             Image.fromarray(pixels).save(tmp_path / f"images/{i}/{j}.png")
     name = f"folder:{tmp_path / 'images'}"
-    config = small("meta", source, **{"data.name": name, "shots": 1, "steps": 2})
-    assert run(config, tmp_path / "run")
-    parts = json.loads((tmp_path / "run" / "data.json").read_text())["data"]
+    config = small("meta", source, **{"data.name": name, "shots": 1})
+    parts = train.prepare(config, tmp_path / "run").record["data"]
     classes = [set(parts[split]["classes"]) for split in ("train", "valid", "test")]
     assert [len(c) for c in classes] == [8, 1, 1]
     assert set.union(*classes) == {str(i) for i in range(10)}
