@@ -33,7 +33,7 @@ def get_config(arg: str = ""):
     # adaptation did not bring the samples closer to the task.
     config.loss, config.penalty.gradient_penalty = "wasserstein", 10.0
     # A better critic draws adaptation closer to the class: two updates, of as many images each, for
-    # one of the generator. On validation classes that is worth more than a quarter more outer steps.
+    # one of the generator. On validation classes that is worth more than a quarter more steps.
     config.d_steps = 2
     config.steps = 3_900
     # No meta-learner is better beyond the error (docs/learners.md), and none is as fast.
