@@ -103,7 +103,10 @@ def plugin(module: ModuleType, **options) -> ConfigDict:
 
 def assign(config: ConfigDict, fields: dict[str, str]) -> ConfigDict:
     """Set fields, named with dots, from text; ValueError with the nearest name for unknown ones."""
-    known = flatten_dict(config.to_dict(), sep=".")
+    # `layers` has keys of the user's own: it is one field.
+    known = flatten_dict(
+        config.to_dict(), sep=".", is_leaf=lambda path, _: path[-1:] == ("layers",)
+    )
     for name, text in fields.items():
         name = f"{name}.name" if f"{name}.name" in known else name  # data=mnist is data.name=mnist
         if name not in known:

@@ -280,6 +280,12 @@ def test_held_out_classes_have_rates_and_an_average_of_their_own():
     assert config.inner.lr == 0.4
 
 
+def test_rates_of_layers_are_one_field_that_words_replace():
+    layers = {"g/head": 2.0, "g/stem/dense/kernel": 0.5}
+    assert config_of("maml_gan", f"smoke,inner.layers={layers}").inner.layers == layers
+    assert config_of("maml_gan", "smoke,inner.layers=None").inner.layers is None
+
+
 @pytest.mark.parametrize(("steps", "ends"), [(1_000, (900, 980)), (20_000, (19_500, 19_900))])
 def test_mamls_own_stages_are_short_and_do_not_grow_without_end(steps, ends):
     learner = config_of("maml_gan", "maml", steps=steps).learner
