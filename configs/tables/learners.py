@@ -85,6 +85,8 @@ def get_config(arg: str = ""):
     config = few_shot.shared_config("learners", "Meta-learners", "", smoke)
     config.data = tuple(chosen.values()) or ("glyphs",)
     config.rows = ("reptile", "energy") if smoke else tuple(ROWS)
+    if not smoke:
+        config.classes = 112  # all of the glyphs' test classes, as many of Omniglot's 659
     config.steps = 4 if smoke else 1_000  # outer steps of every row
     config.own_steps = 2 if smoke else 150  # the last of them, where the others are a warm start
     # Of those: ten times as much, after Reptile's, undoes what it learned (validation classes).
