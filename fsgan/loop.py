@@ -151,7 +151,8 @@ def run(
             compile_seconds = None
             if length not in compiled:
                 begin = time.perf_counter()
-                compiled[length] = chunk.lower(state, data, key_data, length).compile()
+                lowered = chunk.lower(state, data, key_data, length)
+                compiled[length] = lowered.compile(sharding.compiler_options())
                 compile_seconds = time.perf_counter() - begin
             state, metrics = compiled[length](state, data, key_data)
             metrics = jax.device_get(metrics)

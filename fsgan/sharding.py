@@ -23,6 +23,17 @@ def cores_as_devices() -> None:
         jax.config.update("jax_num_cpu_devices", cores)
 
 
+def compiler_options() -> dict[str, int]:
+    """For `compile`, of a training step.
+
+    On a CPU LLVM's cheap optimizations do: steps are as fast, and compiled in 0.7 to 0.8 times the
+    time.
+    """
+    if jax.default_backend() != "cpu" or jax.config.read("jax_disable_most_optimizations"):
+        return {}
+    return {"xla_backend_optimization_level": 1}
+
+
 def share(
     n: int, what: str, *, cores: bool, devices: Sequence[jax.Device] | None = None
 ) -> Sequence[jax.Device]:

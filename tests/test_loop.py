@@ -109,6 +109,18 @@ def test_compilation_is_reported_once_for_each_length(tmp_path, capsys):
     assert sum("compiled in" in line for line in lines) == 1
 
 
+def test_the_compiler_knows_its_options(monkeypatch):
+    """They are the loop's where optimizations are not switched off, as they are in these tests."""
+    assert sharding.compiler_options() == {}
+    monkeypatch.setattr(jax.config, "read", lambda name: False)
+    options = sharding.compiler_options()
+    assert len(options) == 1
+    lowered = jax.jit(lambda x: 2 * x).lower(jnp.arange(3))
+    assert list(lowered.compile(options)(jnp.arange(3))) == [0, 2, 4]
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert sharding.compiler_options() == {}
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 def test_batches_are_really_split_over_the_devices(tmp_path, axis):
     """The step sees a batch with a different half on each of the two devices."""

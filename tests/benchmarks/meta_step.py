@@ -97,7 +97,7 @@ class JaxSide:
             self.state = start(self.params, key)
         begin = time.perf_counter()
         lowered = jax.jit(step, donate_argnums=0).lower(self.state, self.batch)
-        self.step = lowered.compile()
+        self.step = lowered.compile(sharding.compiler_options())
         self.compile_seconds = time.perf_counter() - begin
         # What the program holds besides the state and the batch, without the compiler's memory.
         self.program_mb = self.step.memory_analysis().temp_size_in_bytes / 2**20
