@@ -19,6 +19,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import pytest
 
+from fsgan import loop
+
 jax.config.update("jax_disable_most_optimizations", True)  # compiles several times faster
 # What several tests compile is compiled once, in a folder of its own: every run starts cold. The
 # first process makes it; its workers and the processes that tests start inherit it.
@@ -39,6 +41,14 @@ def pytest_collection_modifyitems(items):
     order = [f"test_{name}.py" for name in SLOW]
     rank = {name: i for i, name in enumerate(order)}
     items.sort(key=lambda item: rank.get(item.path.name, len(order)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_curves():
+    """Runs end without their picture, which takes a second: tests that look at it draw it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "curves", lambda workdir: None)
+        yield
 
 
 @pytest.fixture
