@@ -36,7 +36,7 @@ def get_config(arg: str = ""):
     # one of the generator. On validation classes that is worth more than a quarter more steps.
     config.d_steps = 2
     config.steps = 3_900
-    # No meta-learner is better beyond the error (docs/learners.md), and none is as fast.
+    # No meta-learner is better beyond the error (docs/learners*.md), and none is as fast.
     learner = importlib.import_module(f"fsgan.meta.{chosen.get('learner', 'reptile')}")
     config.learner = base.plugin(learner)
     if "order" in chosen and config.learner.name != "maml":
