@@ -302,6 +302,8 @@ class TestJob:
         third = Cell(first.part, "third", "t", options(tmp_path, "third", "10"))
         tables.run(table_of(monkeypatch, first, third, **fields, known=config.known), tmp_path)
         assert world.log == ["thirdtest10"]
+        with pytest.raises(ValueError, match=r"elsewhere.json',\) has no evaluation of this table"):
+            tables.run(table_of(monkeypatch, third, **fields, known=config.known), tmp_path)
         elsewhere.write_text("{}")
         with pytest.raises(ValueError, match=r"known='.*elsewhere.json' has no evaluations"):
             tables.run(config, tmp_path)

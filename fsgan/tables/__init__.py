@@ -30,7 +30,7 @@ def run(config: ConfigDict, workdir: Path) -> list[Filled] | None:
     cells = table.plan(config, workdir)
     filled: list[Filled] = []
     with loop.Interrupt() as interrupt:
-        runner = Runner(interrupt.anywhere, report.known(config.known))
+        runner = Runner(interrupt.anywhere, report.known(config.known, cells))
         try:
             for _, row in itertools.groupby(cells, lambda cell: (cell.part, cell.row)):
                 filled += [fill(cell, runner, config.choose) for cell in row]

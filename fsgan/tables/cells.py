@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +26,11 @@ class Cell(NamedTuple):
     row: str
     target: str  # a row's scores are the mean over its targets
     options: dict[str, Option]  # the one with the lowest validation score is taken
+
+    def runs(self) -> Iterator[Run]:
+        """The evaluations of all options."""
+        for option in self.options.values():
+            yield from (*option.valid, *option.test)
 
 
 class Filled(NamedTuple):

@@ -141,10 +141,11 @@ def rounded(tree: Any) -> Any:
     return float(f"{tree:.6g}") if isinstance(tree, float) else tree
 
 
-def known(files: Sequence[str]) -> dict[str, Evaluation]:
+def known(files: Sequence[str], cells: Sequence[Cell]) -> dict[str, Evaluation]:
     """The evaluations in results.json files: of parts of a table that were made elsewhere.
 
-    ValueError or OSError, naming the file, for what is no such file.
+    ValueError or OSError, naming the file, for what is no such file, and ValueError where there are
+    files and none has an evaluation of these cells.
     """
     found = {}
     for file in files:
@@ -154,6 +155,11 @@ def known(files: Sequence[str]) -> dict[str, Evaluation]:
             raise ValueError(
                 f"known={file!r} has no evaluations: give the results.json of a table"
             ) from error
+    if files and found.keys().isdisjoint(run.command for cell in cells for run in cell.runs()):
+        raise ValueError(
+            f"known={tuple(files)} has no evaluation of this table: they are found by their "
+            "commands, which hold the --workdir and all that was given otherwise there"
+        )
     return found
 
 
