@@ -16,7 +16,7 @@ from fsgan import loop, train
 from fsgan.checkpoint import Checkpoints
 
 ROOT = Path(__file__).parent.parent
-FIELDS = "smoke,steps=100000,observe_every=100000,save_every=100000"
+FIELDS = "smoke,data.size=(8,8),steps=100000,observe_every=100000,save_every=100000"
 
 
 def losses_of(workdir: Path) -> list[list[float]]:
