@@ -151,10 +151,9 @@ def test_remat_and_unroll_change_nothing(key):
         jax.jit(maml.make(dataclasses.replace(inner, **options), multi_step_steps=2).gradient)(
             params, key, episode, jnp.int32(0)
         )[0]
-        for options in ({}, {"remat": True}, {"unroll": 3})
+        for options in ({}, {"remat": True, "unroll": 2})
     ]
-    allclose(gradients[1], gradients[0], rtol=1e-9, atol=1e-14)
-    allclose(gradients[2], gradients[0], rtol=1e-9, atol=1e-14)
+    allclose(*gradients, rtol=1e-9, atol=1e-14)
 
 
 def test_number_of_inner_steps_is_drawn_from_the_key(key):
