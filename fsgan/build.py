@@ -152,8 +152,8 @@ def make_learner(
 
 def held_out_inner(config: ConfigDict, learner: Learner) -> Inner:
     """How a learner adapts to held-out classes: its inner loop with `adapt.test_rate` and
-    `adapt.test_d_rate` times the learning rates, which ends in the mean of the iterates that
-    `adapt.test_average` names.
+    `adapt.test_d_rate` times the learning rates, in batches of `adapt.test_repeat` times the
+    images, which ends in the mean of the iterates that `adapt.test_average` names.
     """
     factors = {name: config.adapt[name] for name in ("test_rate", "test_d_rate")}
     for name, factor in factors.items():
@@ -166,6 +166,7 @@ def held_out_inner(config: ConfigDict, learner: Learner) -> Inner:
         learner.inner,
         tx=make_optimizers(inner, config.adapt.steps),
         average=config.adapt.test_average,
+        repeat=config.adapt.test_repeat,
     )
 
 
@@ -273,7 +274,8 @@ def check_positive(config: ConfigDict) -> None:
     """ValueError, naming the field, for a count that is not positive."""
     fields = flatten_dict(config.to_dict(), sep=".")
     names = ("batch", "d_steps", "latent", "tasks", "shots", "eval_classes", "keep")
-    for name in (*names, "nets.width", "adapt.steps", "adapt.test_steps", "adapt.unroll"):
+    names += tuple(f"adapt.{name}" for name in ("steps", "test_steps", "test_repeat", "unroll"))
+    for name in (*names, "nets.width"):
         smallest = 0 if (config.phase, name) == ("transfer", "shots") else 1  # 0: all images
         if fields.get(name) is not None and fields[name] < smallest:
             raise ValueError(f"{name} must be at least {smallest}, got {fields[name]}")

@@ -88,7 +88,7 @@ def check_data(workdir: Path, record: dict[str, Any]) -> None:
 
 def make(config: ConfigDict, trained: ConfigDict) -> tuple[Subject, dict[str, Any]]:
     """The subject of a run, and what evaluation.json says of the run itself."""
-    check(config, seeds=1, m=2, n=1, adapt_steps=1, shots=0, classes=0)
+    check(config, seeds=1, m=2, n=1, adapt_steps=1, repeat=1, shots=0, classes=0)
     shots = trained.shots if trained.phase == "meta" else 0
     shots = shots if config.shots is None else config.shots
     if trained.phase == "meta" and shots < 1:
@@ -122,7 +122,7 @@ def check(config: ConfigDict, **smallest: int) -> None:
 
 def inner_loop(config: ConfigDict, trained: ConfigDict) -> tuple[tasks.Inner, int]:
     """How the run adapts to a class, and in how many steps: as it has learned to or, where it was
-    pretrained, by `config.inner` and `config.average`.
+    pretrained, by `config.inner`, `config.average` and `config.repeat`.
     """
     shape = tuple(json.loads((Path(config.run) / "data.json").read_text())["image_shape"])
     game = build.make_game(trained, shape, Method())
@@ -131,7 +131,8 @@ def inner_loop(config: ConfigDict, trained: ConfigDict) -> tuple[tasks.Inner, in
         return build.held_out_inner(trained, build.make_learner(trained, game)), steps
     steps = config.adapt_steps or 10
     tx = build.make_optimizers(config.inner, steps)
-    return tasks.Inner(game, tx, steps=steps, average=config.average), steps
+    how = {"average": config.average, "repeat": config.repeat}
+    return tasks.Inner(game, tx, steps=steps, **how), steps
 
 
 def few_shot(

@@ -44,6 +44,7 @@ class Inner:
     fewest: int | None = None  # meta-training draws the number of steps from fewest .. steps
     learned: learned.Learned = learned.nothing  # settings learned besides the parameters
     average: str = "none"  # what adaptation ends in, one of AVERAGES
+    repeat: int = 1  # how often a step has each support image, every time beside new latents
     remat: bool = False  # compute inner steps again instead of keeping them in memory
     unroll: int = 1  # inner steps per iteration of the compiled loop
 
@@ -132,7 +133,8 @@ def make_adapt(
         state = gan.start(networks, key, by, method, ema=False)
         if inner.average != "none":
             state = state.replace(ema=state.params)
-        real = support if d_steps == 1 else jnp.broadcast_to(support, (d_steps, *support.shape))
+        real = jnp.concatenate([support] * inner.repeat)
+        real = real if d_steps == 1 else jnp.broadcast_to(real, (d_steps, *real.shape))
         batches = jnp.broadcast_to(real, (steps, *real.shape))
         some = partial(gan.adapt, step, unroll=inner.unroll)
         if inner.remat:

@@ -273,12 +273,14 @@ def test_meta_holds_classes_out_where_the_source_does_not(source, tmp_path):
     assert set.union(*classes) == {str(i) for i in range(10)}
 
 
-def test_held_out_classes_have_rates_and_an_average_of_their_own():
+def test_held_out_classes_have_rates_batches_and_an_average_of_their_own():
     config = config_of("maml_gan", "smoke", **{"inner.lr": 0.4, "inner.d_lr": None})
+    config.adapt.test_repeat = 3
     config.adapt.test_rate, config.adapt.test_d_rate, config.inner.layers = 0.25, 0.5, None
     learner = build.make_learner(config, build.make_game(config, (8, 8, 1), Method()))
     inner = build.held_out_inner(config, learner)
     assert (learner.inner.average, inner.average) == ("none", "ema")
+    assert (learner.inner.repeat, inner.repeat) == (1, 3)
     for txs, expected in ((learner.inner.tx, [-0.4, -0.4]), (inner.tx, [-0.1, -0.2])):
         moves = [tx.update(1.0, tx.init(0.0), 0.0)[0] for tx in txs]
         np.testing.assert_allclose(moves, expected, rtol=1e-6)
@@ -431,6 +433,7 @@ class TestBadInput:
             ("meta", {"adapt.show": (1, 3)}, "only steps 0 to 2"),
             ("meta", {"adapt.test_average": "emma"}, "did you mean 'ema'"),
             ("meta", {"adapt.test_rate": 0.0}, "adapt.test_rate must be positive"),
+            ("meta", {"adapt.test_repeat": 0}, "adapt.test_repeat must be at least 1"),
         ],
     )
     def test_config(self, phase, fields, message, source, tmp_path):

@@ -33,6 +33,8 @@ def get_config(arg: str = ""):
     smoke = bool(chosen.pop("size", ""))
     config = shared_config("few_shot", "Few-shot generation", EXPLAIN, smoke)
     config.data = tuple(chosen.values()) or (("glyphs",) if smoke else ("glyphs", "omniglot"))
+    if not smoke:  # all three as in the main job
+        config.rates = (*config.rates, f"{config.rates[-1]},average=ema,repeat=4")
     config.meta = ""  # further words for configs/maml_gan.py
     return base.assign(config, fields)
 

@@ -98,7 +98,8 @@ def get_config(arg: str = ""):
         f"{config.own_steps} by exact second order (`fomaml`, `dawson`: first order), from a warm "
         "start by Reptile. `maml` goes from Reptile's direction to first order and to exact second "
         "order; rows differ from it, from `reptile` or from `second order` in what they are named "
-        "after. Inner steps update the discriminator once, in the main job twice."
+        "after. Inner steps update the discriminator once, in the main job twice, and those on "
+        "held-out classes have each image once, in the main job four times."
     )
     if "pretrain_steps" not in fields and not smoke:
         # 2 tasks x (8 steps of 5 images + 3 queries) are 86 images; exact steps count more.
@@ -112,7 +113,7 @@ def plan(config: ConfigDict, workdir: Path) -> list[Cell]:
     `own_steps` leave nothing for the warm start.
     """
     # The table's own evaluation comes after each run: its own one, of fewer classes, is soon done.
-    shared = "d_steps=1,eval_classes=8"
+    shared = "d_steps=1,eval_classes=8,adapt.test_repeat=1"
 
     def cell(row: str, data: str) -> Cell:
         if row in WHOLE:
