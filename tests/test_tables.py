@@ -390,10 +390,11 @@ class TestPlans:
                 assert (test.shots, test.adapt_steps, test.classes) == (5, 10, 0)
         assert len({str(o.test[0].load().inner) for o in finetune.options.values()}) == 3
         loaded = [o.test[0].load() for o in finetune.options.values()]
-        assert {(x.average, x.truncation) for x in loaded} == {
-            ("none", None),
-            ("ema", None),
-            ("none", 0.3),
+        assert {(x.average, x.truncation, x.repeat) for x in loaded} == {
+            ("none", None, 1),
+            ("ema", None, 1),
+            ("none", 0.3, 1),
+            ("ema", 0.3, 4),  # as in the main job
         }
 
     def test_transfer_stops_are_chosen_on_another_target(self, tmp_path):
