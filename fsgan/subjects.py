@@ -131,8 +131,7 @@ def inner_loop(config: ConfigDict, trained: ConfigDict) -> tuple[tasks.Inner, in
         return build.held_out_inner(trained, build.make_learner(trained, game)), steps
     steps = config.adapt_steps or 10
     tx = build.make_optimizers(config.inner, steps)
-    how = {"average": config.average, "repeat": config.repeat}
-    return tasks.Inner(game, tx, steps=steps, **how), steps
+    return tasks.Inner(game, tx, steps=steps, average=config.average, repeat=config.repeat), steps
 
 
 def few_shot(
