@@ -68,8 +68,7 @@ def map_shared(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]
 
     @jax.jit
     def run(shared, xs):  # [devices, n / devices, ...]
-        ys = jax.vmap(lambda x: jax.lax.map(partial(function, shared), x))(xs)
-        return jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:]), ys)
+        return jax.vmap(lambda x: jax.lax.map(partial(function, shared), x))(xs)
 
     def call(shared, xs):
         n = len(jax.tree.leaves(xs)[0])
@@ -80,7 +79,9 @@ def map_shared(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]
             mesh = make_mesh(jax.devices()[:k])
             shared = jax.device_put(shared, replicated(mesh))
             xs = jax.device_put(xs, NamedSharding(mesh, PartitionSpec("data")))
-        return run(shared, xs)
+        # Joined outside: a program that gathers several results can wait for ever on a CPU, each
+        # device's thread in another of them.
+        return jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:]), run(shared, xs))
 
     return call
 
