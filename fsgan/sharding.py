@@ -63,7 +63,8 @@ def map_shared(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]
     """`(shared, xs) -> [function(shared, x) for x in xs]`, compiled, on as many devices as divide
     the leading axis of the pytree xs: each takes its part of them, one after the other.
 
-    It moves its arguments to the devices, so that it cannot be called under jit.
+    It moves its arguments to the devices and its results to the host, so that it cannot be called
+    under jit.
     """
 
     @jax.jit
@@ -79,9 +80,9 @@ def map_shared(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]
             mesh = make_mesh(jax.devices()[:k])
             shared = jax.device_put(shared, replicated(mesh))
             xs = jax.device_put(xs, NamedSharding(mesh, PartitionSpec("data")))
-        # Joined outside: a program that gathers several results can wait for ever on a CPU, each
-        # device's thread in another of them.
-        return jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:]), run(shared, xs))
+        # Joined by the host: on a CPU a program that gathers several results can wait for ever,
+        # each device's thread in another of them.
+        return jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:]), jax.device_get(run(shared, xs)))
 
     return call
 

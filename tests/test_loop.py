@@ -147,6 +147,21 @@ def test_which_devices_share_a_batch():
         sharding.share(4, "tasks", cores=True, devices=gpus)
 
 
+@pytest.mark.parametrize("n", [3, 4])
+def test_shared_work_is_joined_by_the_host(n):
+    """Each device has its part, in order; nothing that follows depends on how they were split."""
+
+    @sharding.map_shared
+    def scaled(factor, x):
+        return {"image": factor * x, "mean": x.mean()}
+
+    xs = np.arange(n * 2.0, dtype=np.float32).reshape(n, 2)
+    found = scaled(jnp.float32(3), xs)
+    assert all(isinstance(y, np.ndarray) for y in found.values())
+    np.testing.assert_array_equal(found["image"], 3 * xs)
+    np.testing.assert_array_equal(found["mean"], xs.mean(1))
+
+
 def poisoned(what: str, at: int):
     """The counting step, but the metric or the parameter is not finite from that step on."""
 
