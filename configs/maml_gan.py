@@ -70,7 +70,7 @@ def get_config(arg: str = ""):
     config.outer_loss.weight = 1.0  # of the distance, where both are mixed
     config.only = ""  # meta-learn these alone, by a regular expression: "d", "g/stem", "g/inner"
     config.tasks = 2  # per outer step; many steps of few tasks, at high rates, learn fastest
-    config.chunk = 0  # tasks at a time; 0: one per device on a CPU, all elsewhere
+    config.chunk = 0  # tasks at a time on each device; 0: one on a CPU, all elsewhere
     config.shots = 5  # support images of a task
     config.queries = 3  # query images of a task, none of them in the support
 

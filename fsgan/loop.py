@@ -6,7 +6,7 @@ import dataclasses
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 
 from fsgan import sharding
 from fsgan.checkpoint import Checkpoints
@@ -36,7 +37,7 @@ class Job:
     observe: Callable[[Any, Logger, bool], dict[str, float]]
     record: dict[str, Any]  # what data it learns from
     batch_axis: int = 0  # the axis of the batch that is shared out over the devices
-    devices: Sequence[jax.Device] | None = None  # all of them where None
+    mesh: Mesh | None = None  # the devices that take part; all of them where None
     score: str | None = None  # the observed score that chooses the best checkpoint, lower is better
     watch: Callable[[Path], list[str]] = lambda workdir: []  # what is to be warned of, once scored
 
@@ -93,18 +94,16 @@ def run(
     observe_every: int,
     save_every: int,
     keep: int = 3,
-    devices: Sequence[jax.Device] | None = None,
 ) -> bool:
     """Train until `steps`, from the last checkpoint in `workdir` where there is one.
 
-    `report_every` steps are one dispatch; `observe_every` and `save_every` are multiples of it. The
-    job's devices take part, or those that are given. Returns True when done, False when a signal
-    stopped it, after saving. Raises NonFiniteError, naming the step, when a metric or a parameter
-    stops being finite: what was saved last is good.
+    `report_every` steps are one dispatch; `observe_every` and `save_every` are multiples of it.
+    Returns True when done, False when a signal stopped it, after saving. Raises NonFiniteError,
+    naming the step, when a metric or a parameter stops being finite: what was saved last is good.
     """
     workdir = Path(workdir)
     check_intervals(steps, report_every, observe_every=observe_every, save_every=save_every)
-    mesh = sharding.make_mesh(devices or job.devices)
+    mesh = job.mesh or sharding.make_mesh()
     everywhere = sharding.replicated(mesh)
     # By way of the host, as keys cannot go straight to the devices of other processes.
     key_data = jax.device_get(jax.random.key_data(job.data_key))

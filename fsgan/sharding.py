@@ -67,22 +67,27 @@ def map_shared(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]
     under jit.
     """
 
-    @jax.jit
-    def run(shared, xs):  # [devices, n / devices, ...]
-        return jax.vmap(lambda x: jax.lax.map(partial(function, shared), x))(xs)
+    @partial(jax.jit, static_argnums=0)
+    def run(mesh: Mesh | None, shared, xs):
+        def each(shared, xs):
+            return jax.lax.map(partial(function, shared), xs)
+
+        if mesh is None:
+            return each(shared, xs)
+        data = PartitionSpec("data")
+        specs = {"in_specs": (PartitionSpec(), data), "out_specs": data}
+        return jax.shard_map(each, mesh=mesh, **specs, check_vma=False)(shared, xs)
 
     def call(shared, xs):
-        n = len(jax.tree.leaves(xs)[0])
-        one_process = jax.process_count() == 1
-        k = divisor(n, jax.device_count()) if one_process else 1
-        xs = jax.tree.map(lambda x: x.reshape(k, n // k, *x.shape[1:]), xs)
-        if one_process:
-            mesh = make_mesh(jax.devices()[:k])
+        mesh = None
+        if jax.process_count() == 1:
+            n = len(jax.tree.leaves(xs)[0])
+            mesh = make_mesh(jax.devices()[: divisor(n, jax.device_count())])
             shared = jax.device_put(shared, replicated(mesh))
             xs = jax.device_put(xs, NamedSharding(mesh, PartitionSpec("data")))
         # Joined by the host: on a CPU a program that gathers several results can wait for ever,
         # each device's thread in another of them.
-        return jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:]), jax.device_get(run(shared, xs)))
+        return jax.device_get(run(mesh, shared, xs))
 
     return call
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from fsgan import (
@@ -66,7 +67,7 @@ def pretrain(config: ConfigDict) -> Job:
         data=episodes.make_pool(train),
         data_key=data_key,
         batch_axis=min(config.d_steps - 1, 1),
-        devices=sharding.share(config.batch, "batch", cores=False),
+        mesh=sharding.make_mesh(sharding.share(config.batch, "batch", cores=False)),
         observe=evaluate.observe_samples(
             game,
             build.feature_space(config.scores.features, train.images.shape[1:], lambda: train),
@@ -113,7 +114,7 @@ def transfer(config: ConfigDict) -> Job:
         data=pool,
         data_key=data_key,
         batch_axis=min(config.d_steps - 1, 1),
-        devices=sharding.share(config.batch, "batch", cores=False),
+        mesh=sharding.make_mesh(sharding.share(config.batch, "batch", cores=False)),
         observe=evaluate.observe_transfer(
             game,
             build.feature_space(
@@ -135,10 +136,10 @@ def transfer(config: ConfigDict) -> Job:
 def meta(config: ConfigDict) -> Job:
     """Meta-train a GAN over few-shot tasks, one class each."""
     params_key, train_key, data_key, picture_key = build.keys(config)
-    devices = sharding.share(config.tasks, "tasks", cores=True)
-    chunk = config.chunk or default_chunk(config.tasks, devices)
-    if chunk < 1 or config.tasks % chunk:
-        raise ValueError(f"tasks={config.tasks} cannot be taken {chunk} at a time: use a divisor")
+    mesh = sharding.make_mesh(sharding.share(config.tasks, "tasks", cores=True))
+    chunk = config.chunk or default_chunk(config.tasks, mesh)
+    if chunk < 1:
+        raise ValueError(f"chunk={chunk} must be at least 1, or 0 for what is fastest")
     if config.queries < 2:
         raise ValueError(
             f"queries={config.queries}: the scores compare with 2 query images or more"
@@ -171,14 +172,19 @@ def meta(config: ConfigDict) -> Job:
         phase="meta",
         init=lambda: tasks.start(initial(), train_key, outer, learner),
         step=tasks.make_step(
-            learner, outer, chunk=chunk, ema_decay=config.ema_decay, only=config.only or None
+            learner,
+            outer,
+            chunk=chunk,
+            mesh=mesh,
+            ema_decay=config.ema_decay,
+            only=config.only or None,
         ),
         sample=lambda key, pool: episodes.episodes(
             key, pool, config.tasks, shots=shots, queries=queries
         ),
         data=pools["train"],
         data_key=data_key,
-        devices=devices,
+        mesh=mesh,
         observe=evaluate.observe_tasks(
             build.held_out_inner(config, learner),
             build.feature_space(config.scores.features, image_shape, lambda: sets["train"]),
@@ -233,9 +239,9 @@ def evenly(total: int, n: int) -> np.ndarray:
     return np.unique(np.linspace(0, total - 1, min(n, total)).round().astype(int))
 
 
-def default_chunk(n_tasks: int, devices: Sequence[jax.Device]) -> int:
-    """Tasks at a time: one for each device on a CPU, where it is fastest, else all of them."""
-    return len(devices) if devices[0].platform == "cpu" else n_tasks
+def default_chunk(n_tasks: int, mesh: Mesh) -> int:
+    """Tasks at a time on each device: one on a CPU, where it is fastest, else all that it has."""
+    return 1 if mesh.devices.flat[0].platform == "cpu" else n_tasks // mesh.size
 
 
 PHASES = {"pretrain": pretrain, "transfer": transfer, "meta": meta}

@@ -11,7 +11,7 @@ import pytest
 import toys
 
 import fsgan.meta
-from fsgan import Episode, Method, Pair, gan, losses, plugins, subspaces, tasks
+from fsgan import Episode, Method, Pair, gan, losses, plugins, sharding, subspaces, tasks
 from fsgan.meta import maml, reptile
 from fsgan.tasks import Inner
 
@@ -189,21 +189,29 @@ def test_reptile_with_one_task_and_rate_one_is_fine_tuning(key):
     allclose(after.params, tuned.params, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 3, 6])
-def test_mean_over_tasks_does_not_depend_on_the_chunk(key, chunk):
+@pytest.mark.parametrize(
+    ("chunk", "devices"), [(1, 0), (2, 0), (3, 0), (6, 0), (6, 1), (1, 2), (3, 2)]
+)
+def test_mean_over_tasks_does_not_depend_on_chunk_and_mesh(key, chunk, devices):
     keys, batch = jax.random.split(key, 6), episodes(key, 6)
 
     def function(key, episode):
         return {"x": episode.support.sum() * jax.random.normal(key), "y": episode.query.mean()}
 
-    mean = tasks.mean_over_tasks(function, keys, batch, chunk)
+    mesh = sharding.make_mesh(jax.devices()[:devices]) if devices else None
+    mean = tasks.mean_over_tasks(function, keys, batch, chunk=chunk, mesh=mesh)
     each = [function(k, jax.tree.map(lambda x, i=i: x[i], batch)) for i, k in enumerate(keys)]
     allclose(mean, jax.tree.map(lambda *x: sum(x) / 6, *each), rtol=1e-12)
 
 
 def test_tasks_that_do_not_divide_into_chunks_are_an_error(key):
     with pytest.raises(ValueError, match="6 tasks cannot be taken 4 at a time"):
-        tasks.mean_over_tasks(lambda k, e: k, jax.random.split(key, 6), episodes(key, 6), 4)
+        tasks.mean_over_tasks(lambda k, e: k, jax.random.split(key, 6), episodes(key, 6), chunk=4)
+    mesh = sharding.make_mesh()
+    with pytest.raises(ValueError, match="6 tasks cannot be taken 2 at a time on 2 devices"):
+        tasks.mean_over_tasks(
+            lambda k, e: k, jax.random.split(key, 6), episodes(key, 6), chunk=2, mesh=mesh
+        )
 
 
 def test_history_ends_in_the_adapted_parameters(key):
@@ -236,12 +244,21 @@ def test_inner_subspace_limits_the_inner_loop_only(key, module):
 class TestEveryLearner:
     """The contract: every file of fsgan/meta is tested by existing."""
 
-    def make(self, name, game, tx, chunk=1):
+    def make(self, name, game, tx, **how):
         module = importlib.import_module(f"fsgan.meta.{name}")
         outer = Pair(optax.adam(1e-2), optax.adam(1e-2))
         learner = module.make(Inner(game, tx, steps=2))
         state = tasks.start(toys.params(jax.random.key(0), game), jax.random.key(0), outer, learner)
-        return state, tasks.make_step(learner, outer, chunk=chunk)
+        return state, tasks.make_step(learner, outer, **how)
+
+    def test_two_devices_share_the_tasks(self, key, name):
+        """Each differentiates in what all share, and the sum is taken once."""
+        batch, ends = episodes(key, 4), []
+        for mesh in (None, sharding.make_mesh()):
+            state, step = self.make(name, toys.game(), toys.sgd(), mesh=mesh)
+            after, metrics = jax.jit(step)(state, batch)
+            ends.append((after.params, metrics))
+        allclose(*ends, rtol=1e-8, atol=1e-12)
 
     def test_step_keeps_the_state_and_moves_both_players(self, key, name):
         """And is deterministic, compiled once, and finite."""

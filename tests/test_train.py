@@ -20,7 +20,7 @@ import pytest
 import toys
 from ml_collections import ConfigDict
 
-from fsgan import build, gan, loop, losses, pictures, tasks, train
+from fsgan import build, gan, loop, losses, pictures, sharding, tasks, train
 from fsgan.checkpoint import Checkpoints
 from fsgan.features import pixels
 from fsgan.meta import maml
@@ -188,13 +188,14 @@ def test_a_run_killed_in_the_middle_of_a_save_goes_on_bit_for_bit(finished, tmp_
         ("meta", {"outer.name": "sgd", "outer.b1": None, "outer.b2": None}, (2, 5, 8, 8, 1)),
     ],
 )
-def test_two_devices_equal_one(phase, fields, shape, source, tmp_path):
+def test_two_devices_equal_one(phase, fields, shape, source, tmp_path, monkeypatch):
     """And each has one half of the images, or of the tasks."""
     devices = jax.devices()
     assert len(devices) == 2
     config = small(phase, source, steps=4, observe_every=4, **fields)
     states, seen = [], []
     for n in (1, 2):
+        monkeypatch.setattr(sharding, "share", lambda *args, n=n, **kwargs: devices[:n])
         job = train.prepare(config, tmp_path / str(n))
 
         def step(state, batch, job=job):
@@ -205,7 +206,7 @@ def test_two_devices_equal_one(phase, fields, shape, source, tmp_path):
         # Without a look at the samples, which has nothing to do with the devices.
         bare = dataclasses.replace(job, step=step, observe=lambda state, log, last: {})
         workdir = tmp_path / str(n)
-        assert loop.run(bare, workdir, **train.intervals(config), devices=devices[:n])
+        assert loop.run(bare, workdir, **train.intervals(config))
         example = jax.eval_shape(job.init)
         states.append(Checkpoints(workdir / "checkpoints").restore(example).params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), *states)
@@ -421,8 +422,8 @@ class TestBadInput:
             ("meta", {"adapt.g_subspace": "lora"}, "subspace 'lora': .*'rank'"),
             ("meta", {"shots": 50}, r"shots 50 \+ queries 3 = 53 images, but class"),
             ("meta", {"adapt.steps": 0}, "adapt.steps"),
-            ("meta", {"chunk": 3}, "cannot be taken 3 at a time"),
-            ("meta", {"chunk": -1}, "cannot be taken -1 at a time"),
+            ("meta", {"chunk": 3}, "2 tasks cannot be taken 3 at a time on 2 devices"),
+            ("meta", {"chunk": -1}, "chunk=-1 must be at least 1, or 0"),
             ("meta", {"queries": 1}, "2 query images or more"),
             ("pretrain", {"batch": 0}, "batch must be at least 1"),
             ("pretrain", {"nets.width": 0}, "nets.width must be at least 1"),

@@ -167,7 +167,7 @@ def make_job(given: argparse.Namespace) -> Job:
     params_key, train_key, data_key, *new_keys = jax.random.split(jax.random.key(given.seed), 5)
     game = make_game(sets["train"].images.shape[1:], given.ways, given.filters)
     learner, outer = make_learner(game), Pair(optax.adam(OUTER_RATE), optax.adam(OUTER_RATE))
-    devices = sharding.share(given.tasks, "tasks", cores=True)
+    mesh = sharding.make_mesh(sharding.share(given.tasks, "tasks", cores=True))
     accuracies = sharding.map_shared(make_accuracy(learner.inner))
 
     def observe(state, log, last: bool) -> dict[str, float]:
@@ -183,7 +183,7 @@ def make_job(given: argparse.Namespace) -> Job:
     return Job(
         phase="classification",
         init=lambda: tasks.start(init(params_key, game), train_key, outer, learner),
-        step=tasks.make_step(learner, outer, chunk=default_chunk(given.tasks, devices)),
+        step=tasks.make_step(learner, outer, chunk=default_chunk(given.tasks, mesh), mesh=mesh),
         sample=lambda key, pool: make_tasks(
             key, pool, given.tasks, given.ways, given.shots, given.queries
         ),
@@ -191,7 +191,7 @@ def make_job(given: argparse.Namespace) -> Job:
         data_key=data_key,
         observe=observe,
         record={k: [len(v.classes), data.fingerprint(v)] for k, v in sets.items()},
-        devices=devices,
+        mesh=mesh,
     )
 
 
@@ -232,7 +232,7 @@ def main() -> None:
         about |= {"settings": settings, "seeds": 1, "data": job.record, "new_tasks": NEW_TASKS}
         about |= {"inner_rate": RATE, "inner_steps": [TRAIN_STEPS, TEST_STEPS]}
         about |= {"outer_rate": OUTER_RATE, "evaluated_queries": QUERIES}
-        about |= {"device": jax.devices()[0].device_kind, "devices": len(job.devices)}
+        about |= {"device": jax.devices()[0].device_kind, "devices": job.mesh.size}
         about |= {"machine": platform.machine(), "jax": jax.__version__}
         given.out.write_text(json.dumps({**about, **report(given.workdir)}, indent=1) + "\n")
 

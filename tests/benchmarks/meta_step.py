@@ -79,10 +79,9 @@ class JaxSide:
             how = {name: more[name] for name in ("unroll", "remat") if name in more}
             loop = meta.Inner(game, sgd, steps=inner, **how)
             self.learner = makers[job](loop)
-            devices = sharding.share(tasks, "tasks", cores=True)
-            mesh = sharding.make_mesh(devices)
-            chunk = more.get("chunk") or default_chunk(tasks, devices)
-            of_tasks = meta.make_step(self.learner, outer, chunk=chunk)
+            mesh = sharding.make_mesh(sharding.share(tasks, "tasks", cores=True))
+            chunk = more.get("chunk") or default_chunk(tasks, mesh)
+            of_tasks = meta.make_step(self.learner, outer, chunk=chunk, mesh=mesh)
             everywhere = sharding.replicated(mesh)
 
             def step(state, batch):
@@ -382,8 +381,8 @@ GROWTH = {
     "maml": {"inner": (5, 10, 20), "tasks": (2, 4, 8)},
 }
 FORMULATIONS = {
-    "reptile": ({}, {"chunk": 4}, {"chunk": 8}, {"unroll": 5}),
-    "maml": ({}, {"chunk": 4}, {"unroll": 5}, {"remat": True}),
+    "reptile": ({}, {"chunk": 2}, {"chunk": 4}, {"unroll": 5}),
+    "maml": ({}, {"chunk": 2}, {"unroll": 5}, {"remat": True}),
 }
 
 
