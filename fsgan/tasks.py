@@ -195,7 +195,7 @@ def mean_over_tasks(
             mesh=mesh,
             in_specs=PartitionSpec(mesh.axis_names),
             out_specs=PartitionSpec(),
-            check_vma=False,  # otherwise gradients in the parameters, which all share, are sums
+            check_vma=False,  # sums begin as zeros that all devices share, and differ from then on
         )
     return jax.tree.map(lambda t: t / tasks, total(keys, episodes))
 
