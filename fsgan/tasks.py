@@ -157,17 +157,17 @@ def make_adapt(
 
 
 def mean_over_tasks(
-    function, keys: Array, episodes: Episode, *, chunk: int = 1, mesh: Mesh | None = None
+    function, shared, keys: Array, episodes: Episode, *, chunk: int = 1, mesh: Mesh | None = None
 ):
-    """The mean of `function(key, episode)` over tasks, `chunk` of them at a time.
+    """The mean of `function(shared, key, episode)` over tasks, `chunk` of them at a time.
 
     The chunks run one after the other with a running sum, the tasks of a chunk by vmap: one task
     at a time is fastest on a CPU and needs the least memory, all at once on an accelerator. With a
-    mesh each of its devices does so with its part of the tasks.
+    mesh each of its devices does so with its part of the tasks; no array of the caller's is then to
+    reach the function by another way than these arguments.
 
     Raises ValueError if the number of tasks is no multiple of the devices times `chunk`.
     """
-    function = jax.jit(function)  # is traced once, though asked twice: for its shapes, and to run
     tasks, devices = len(keys), mesh.size if mesh else 1
     if tasks % (devices * chunk):
         raise ValueError(
@@ -176,28 +176,32 @@ def mean_over_tasks(
             + ": choose a divisor"
         )
 
-    def add(sums, xs):
-        if chunk == 1:  # without vmap over the single one, steps take 0.85 times as long
-            found = function(*jax.tree.map(lambda x: x[0], xs))
-        else:
-            found = jax.tree.map(lambda v: v.sum(0), jax.vmap(function)(*xs))
-        return jax.tree.map(jnp.add, sums, found), None
+    def total(shared, *xs):
+        # Is traced once, though asked twice: for its shapes, and to run.
+        of_task = jax.jit(partial(function, shared))
 
-    def total(*xs):
-        shapes = jax.eval_shape(function, *jax.tree.map(lambda x: x[0], xs))
+        def add(sums, xs):
+            if chunk == 1:  # without vmap over the single one, steps take 0.85 times as long
+                found = of_task(*jax.tree.map(lambda x: x[0], xs))
+            else:
+                found = jax.tree.map(lambda v: v.sum(0), jax.vmap(of_task)(*xs))
+            return jax.tree.map(jnp.add, sums, found), None
+
+        shapes = jax.eval_shape(of_task, *jax.tree.map(lambda x: x[0], xs))
         zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         chunks = jax.tree.map(lambda x: x.reshape(-1, chunk, *x.shape[1:]), xs)
         return jax.lax.scan(add, zero, chunks)[0]
 
     if mesh:
+        everywhere, split = PartitionSpec(), PartitionSpec(mesh.axis_names)
         total = jax.shard_map(
-            lambda *xs, of_mine=total: jax.lax.psum(of_mine(*xs), mesh.axis_names),
+            lambda *args, of_mine=total: jax.lax.psum(of_mine(*args), mesh.axis_names),
             mesh=mesh,
-            in_specs=PartitionSpec(mesh.axis_names),
-            out_specs=PartitionSpec(),
+            in_specs=(everywhere, split, split),
+            out_specs=everywhere,
             check_vma=False,  # sums begin as zeros that all devices share, and differ from then on
         )
-    return jax.tree.map(lambda t: t / tasks, total(keys, episodes))
+    return jax.tree.map(lambda t: t / tasks, total(shared, keys, episodes))
 
 
 def make_step(
@@ -225,7 +229,8 @@ def make_step(
         tasks = len(episodes.label)
         keys = jax.random.split(jax.random.fold_in(state.key, state.step), tasks)
         gradients, metrics = mean_over_tasks(
-            lambda key, episode: learner.gradient(state.params, key, episode, state.step),
+            lambda shared, key, episode: learner.gradient(shared[0], key, episode, shared[1]),
+            (state.params, state.step),
             keys,
             episodes,
             chunk=chunk,

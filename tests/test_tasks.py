@@ -195,22 +195,24 @@ def test_reptile_with_one_task_and_rate_one_is_fine_tuning(key):
 def test_mean_over_tasks_does_not_depend_on_chunk_and_mesh(key, chunk, devices):
     keys, batch = jax.random.split(key, 6), episodes(key, 6)
 
-    def function(key, episode):
-        return {"x": episode.support.sum() * jax.random.normal(key), "y": episode.query.mean()}
+    def function(factor, key, episode):
+        return {"x": episode.support.sum() * jax.random.normal(key), "y": factor * episode.query}
 
     mesh = sharding.make_mesh(jax.devices()[:devices]) if devices else None
-    mean = tasks.mean_over_tasks(function, keys, batch, chunk=chunk, mesh=mesh)
-    each = [function(k, jax.tree.map(lambda x, i=i: x[i], batch)) for i, k in enumerate(keys)]
+    mean = tasks.mean_over_tasks(function, 2.0, keys, batch, chunk=chunk, mesh=mesh)
+    each = [function(2.0, k, jax.tree.map(lambda x, i=i: x[i], batch)) for i, k in enumerate(keys)]
     allclose(mean, jax.tree.map(lambda *x: sum(x) / 6, *each), rtol=1e-12)
 
 
 def test_tasks_that_do_not_divide_into_chunks_are_an_error(key):
     with pytest.raises(ValueError, match="6 tasks cannot be taken 4 at a time"):
-        tasks.mean_over_tasks(lambda k, e: k, jax.random.split(key, 6), episodes(key, 6), chunk=4)
+        tasks.mean_over_tasks(
+            lambda s, k, e: k, None, jax.random.split(key, 6), episodes(key, 6), chunk=4
+        )
     mesh = sharding.make_mesh()
     with pytest.raises(ValueError, match="6 tasks cannot be taken 2 at a time on 2 devices"):
         tasks.mean_over_tasks(
-            lambda k, e: k, jax.random.split(key, 6), episodes(key, 6), chunk=2, mesh=mesh
+            lambda s, k, e: k, None, jax.random.split(key, 6), episodes(key, 6), chunk=2, mesh=mesh
         )
 
 
@@ -252,10 +254,13 @@ class TestEveryLearner:
         return state, tasks.make_step(learner, outer, **how)
 
     def test_two_devices_share_the_tasks(self, key, name):
-        """Each differentiates in what all share, and the sum is taken once."""
+        """The sum is taken once; the inner optimizers' states begin on each device for itself."""
         batch, ends = episodes(key, 4), []
+        momentum = Pair(optax.sgd(0.1, 0.9), optax.sgd(0.1, 0.9))
         for mesh in (None, sharding.make_mesh()):
-            state, step = self.make(name, toys.game(), toys.sgd(), mesh=mesh)
+            state, step = self.make(name, toys.game(), momentum, mesh=mesh)
+            if mesh:
+                state = jax.device_put(state, sharding.replicated(mesh))
             after, metrics = jax.jit(step)(state, batch)
             ends.append((after.params, metrics))
         allclose(*ends, rtol=1e-8, atol=1e-12)
