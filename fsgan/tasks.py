@@ -190,12 +190,13 @@ def mean_over_tasks(
         shapes = jax.eval_shape(of_task, *jax.tree.map(lambda x: x[0], xs))
         zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         chunks = jax.tree.map(lambda x: x.reshape(-1, chunk, *x.shape[1:]), xs)
-        return jax.lax.scan(add, zero, chunks)[0]
+        sums, _ = jax.lax.scan(add, zero, chunks)
+        return jax.lax.psum(sums, mesh.axis_names) if mesh else sums
 
     if mesh:
         everywhere, split = PartitionSpec(), PartitionSpec(mesh.axis_names)
         total = jax.shard_map(
-            lambda *args, of_mine=total: jax.lax.psum(of_mine(*args), mesh.axis_names),
+            total,
             mesh=mesh,
             in_specs=(everywhere, split, split),
             out_specs=everywhere,
