@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -44,31 +46,44 @@ def make(
             inner, draw=True, first_order=first_order, history=multi_step_steps > 0
         )
 
-        def losses(params: Pair, key: Array, episode: Episode, step: Array):
-            inner_key, outer = jax.random.split(key)
-            adapted, _ = adapt(params, inner_key, episode.support)
+        def losses(adapted: Pair, key: Array, episode: Episode, step: Array):
             if multi_step_steps == 0:
-                return loss(game, adapted, episode.query, outer)
+                return loss(game, adapted, episode.query, key)
             values, metrics = jax.lax.map(
                 lambda at: loss(game, at[0], episode.query, at[1]),
-                (adapted, jax.random.split(outer, steps)),
+                (adapted, jax.random.split(key, steps)),
             )
             weights = step_weights(step, steps, multi_step_steps)
             last = {name: value[-1] for name, value in metrics.items()}
             return jax.tree.map(lambda value: jnp.vdot(weights, value), values), last
 
         def gradient(params: Pair, key: Array, episode: Episode, step: Array):
-            values, pull, metrics = jax.vjp(
-                lambda p: losses(p, key, episode, step), params, has_aux=True
+            inner_key, key = jax.random.split(key)
+            adapted, pull = jax.vjp(lambda p: adapt(p, inner_key, episode.support)[0], params)
+            values, push, metrics = jax.linearize(
+                lambda adapted: losses(adapted, key, episode, step), adapted, has_aux=True
             )
+
+            def slope(of: Callable) -> Pair:
+                """The derivative of `of(losses)` in the adapted networks, and of nothing else: the
+                other player's loss, pulled back with a zero, would cost as much.
+                """
+                transposed = jax.linear_transpose(lambda t: of(push(t)), adapted)
+                return transposed(jnp.ones_like(of(values)))[0]
+
             if not isinstance(values, Pair):  # one loss for both players
-                return pull(jnp.ones_like(values))[0], metrics
-            one, zero = jnp.ones_like(values.g), jnp.zeros_like(values.g)
+                return pull(slope(lambda value: value))[0], metrics
+            of_g, of_d = slope(lambda values: values.g), slope(lambda values: values.d)
+            if (
+                first_order
+            ):  # the opponent's update, a constant, leads to no parameters of one's own
+                still = jax.tree.map(jnp.zeros_like, adapted)
+                of_g, of_d = Pair(of_g.g, still.d), Pair(still.g, of_d.d)
             if inner.remat:  # both at once: what is computed a second time serves both
-                (both,) = jax.vmap(pull)(Pair(jnp.stack([one, zero]), jnp.stack([zero, one])))
+                (both,) = jax.vmap(pull)(jax.tree.map(lambda *x: jnp.stack(x), of_g, of_d))
                 of_g, of_d = (jax.tree.map(lambda x, i=i: x[i], both) for i in range(2))
             else:
-                (of_g,), (of_d,) = pull(Pair(one, zero)), pull(Pair(zero, one))
+                (of_g,), (of_d,) = pull(of_g), pull(of_d)
             return Pair(of_g.g, of_d.d), metrics
 
         return gradient
