@@ -72,6 +72,7 @@ def get_config(arg: str = ""):
     config.tasks = 2  # per outer step; many steps of few tasks, at high rates, learn fastest
     config.chunk = 0  # tasks at a time on each device; 0: one on a CPU, all elsewhere
     config.shots = 5  # support images of a task
+    config.train_shots = placeholder(int)  # those in training, of which a step takes `shots`
     config.queries = 3  # query images of a task, none of them in the support
 
     config.adapt = ConfigDict()

@@ -139,6 +139,7 @@ def make_learner(
         fewest=adapt.fewest,
         learned=learned.make(adapt.learned, steps=adapt.steps),
         average=adapt.average,
+        batch=None if config.train_shots is None else config.shots,
         remat=adapt.remat,
         unroll=adapt.unroll,
     )
@@ -167,6 +168,7 @@ def held_out_inner(config: ConfigDict, learner: Learner) -> Inner:
         tx=make_optimizers(inner, config.adapt.steps),
         average=config.adapt.test_average,
         repeat=config.adapt.test_repeat,
+        batch=None,
     )
 
 

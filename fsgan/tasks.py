@@ -36,7 +36,9 @@ class Inner:
     """The inner loop: how the networks adapt to one task, in meta-training and afterwards.
 
     The optimizers start afresh for each task, each step draws its own latents, and the subspace of
-    `game.method` says which parameters move.
+    `game.method` says which parameters move. With `batch` the steps see different images of the
+    class: what serves one mini-batch is to serve the others, too, which is what Reptile learns
+    (Nichol et al. 2018, section 5.1).
     """
 
     game: Game
@@ -46,6 +48,7 @@ class Inner:
     learned: learned.Learned = learned.nothing  # settings learned besides the parameters
     average: str = "none"  # what adaptation ends in, one of AVERAGES
     repeat: int = 1  # how often a step has each support image, every time beside new latents
+    batch: int | None = None  # a step takes so many images of a larger support, drawn anew
     remat: bool = False  # compute inner steps again instead of keeping them in memory
     unroll: int = 1  # inner steps per iteration of the compiled loop
 
@@ -85,7 +88,8 @@ def make_adapt(
     first_order: bool = False,
     history: bool = False,
 ) -> Adapt:
-    """Adaptation to the support images of one task, by training steps on all of them.
+    """Adaptation to the support images of one task, by training steps on all of them, or on
+    mini-batches where `inner.batch` is smaller.
 
     Args:
       inner: the inner loop.
@@ -131,18 +135,23 @@ def make_adapt(
 
         if inner.remat:
             step = jax.checkpoint(step)
+        if inner.batch is None or inner.batch >= len(support):
+            batches = jnp.broadcast_to(support, (steps * d_steps, *support.shape))
+        else:
+            key, order_key = jax.random.split(key)
+            batches = minibatches(order_key, support, inner.batch, steps * d_steps)
+        batches = jnp.concatenate([batches] * inner.repeat, 1)
+        if d_steps > 1:
+            batches = batches.reshape(steps, d_steps, *batches.shape[1:])
         state = gan.start(networks, key, by, method, ema=False)
         if inner.average != "none":
             state = state.replace(ema=state.params)
-        real = jnp.concatenate([support] * inner.repeat)
-        real = real if d_steps == 1 else jnp.broadcast_to(real, (d_steps, *real.shape))
-        batches = jnp.broadcast_to(real, (steps, *real.shape))
         some = partial(gan.adapt, step, unroll=inner.unroll)
         if inner.remat:
             # In stretches, of which the beginnings alone are kept until one is needed: the square
             # root of the steps, for one more time of computing (Chen et al. 2016).
             parts = next(k for k in range(math.isqrt(steps) or 1, 0, -1) if steps % k == 0)
-            stretches = batches.reshape(parts, steps // parts, *real.shape)
+            stretches = batches.reshape(parts, steps // parts, *batches.shape[1:])
             state, found = gan.adapt(jax.checkpoint(some), state, stretches)
             metrics, path = jax.tree.map(lambda x: x.reshape(steps, *x.shape[2:]), found)
         else:
@@ -154,6 +163,16 @@ def make_adapt(
         return join(path), metrics
 
     return adapt
+
+
+def minibatches(key: Array, images: Array, n: int, count: int) -> Array:
+    """`count` mini-batches of n images [count, n, ...]: all images in one random order after the
+    other; those at the end of an order that fill no batch are left out.
+    """
+    whole = len(images) // n
+    keys = jax.random.split(key, -(-count // whole))
+    orders = jax.vmap(lambda key: jax.random.permutation(key, len(images)))(keys)
+    return images[orders[:, : whole * n].reshape(-1, n)[:count]]
 
 
 def mean_over_tasks(

@@ -145,12 +145,17 @@ def meta(config: ConfigDict) -> Job:
             f"queries={config.queries}: the scores compare with 2 query images or more"
         )
 
+    shots, queries = config.shots, config.queries
+    train_shots = shots if config.train_shots is None else config.train_shots
+    if train_shots < shots:
+        raise ValueError(f"train_shots={train_shots} must be at least shots={shots}")
+
     sets = class_splits(config)
     image_shape = sets["train"].images.shape[1:]
     pools = {split: episodes.make_pool(part) for split, part in sets.items()}
-    shots, queries = config.shots, config.queries
     for split, pool in pools.items():
-        episodes.check_pool(pool, shots, queries, sets[split].classes)
+        support = train_shots if split == "train" else shots
+        episodes.check_pool(pool, support, queries, sets[split].classes)
     game = build.make_game(config, image_shape, Method())
     outer = build.make_optimizers(config.outer, config.steps)
     loss = build.make_outer_loss(config.outer_loss, image_shape, lambda: sets["train"])
@@ -180,7 +185,7 @@ def meta(config: ConfigDict) -> Job:
             only=config.only or None,
         ),
         sample=lambda key, pool: episodes.episodes(
-            key, pool, config.tasks, shots=shots, queries=queries
+            key, pool, config.tasks, shots=train_shots, queries=queries
         ),
         data=pools["train"],
         data_key=data_key,

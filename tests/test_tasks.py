@@ -189,6 +189,34 @@ def test_reptile_with_one_task_and_rate_one_is_fine_tuning(key):
     allclose(after.params, tuned.params, rtol=1e-9, atol=1e-12)
 
 
+def test_minibatches_are_all_images_in_ever_new_orders(key):
+    found = np.asarray(tasks.minibatches(key, jnp.arange(7.0), 3, 5))
+    assert found.shape == (5, 3)
+    orders = [found[:2].ravel(), found[2:4].ravel()]
+    assert [len(set(order)) for order in orders] == [6, 6]
+    assert (orders[0] != orders[1]).any()
+    other = tasks.minibatches(jax.random.fold_in(key, 1), jnp.arange(7.0), 3, 5)
+    assert (found != other).any()
+
+
+def test_steps_take_mini_batches_of_a_larger_support(key):
+    """As plain training steps on these batches; of a support that is not larger, all of it."""
+    game, tx = toys.game("wasserstein", d_steps=2), toys.sgd(0.1)
+    params, support = toys.params(key, game), episodes(key, shots=5).support
+
+    def adapted(batch):
+        return tasks.make_adapt(Inner(game, tx, steps=3, batch=batch))(params, key, support)[0]
+
+    found = adapted(2)
+    step_key, order_key = jax.random.split(key)
+    batches = tasks.minibatches(order_key, support, 2, 6)
+    batches = batches.reshape(3, 2, *batches.shape[1:])
+    state = gan.start(params, step_key, tx, ema=False)
+    expected, _ = gan.adapt(gan.make_step(game, tx), state, batches)
+    allclose(found, expected.params, rtol=1e-10)
+    allclose(adapted(5), adapted(None), rtol=0)
+
+
 @pytest.mark.parametrize(
     ("chunk", "devices"), [(1, 0), (2, 0), (3, 0), (6, 0), (6, 1), (1, 2), (3, 2)]
 )

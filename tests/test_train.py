@@ -276,12 +276,13 @@ def test_meta_holds_classes_out_where_the_source_does_not(source, tmp_path):
 
 def test_held_out_classes_have_rates_batches_and_an_average_of_their_own():
     config = config_of("maml_gan", "smoke", **{"inner.lr": 0.4, "inner.d_lr": None})
-    config.adapt.test_repeat = 3
+    config.adapt.test_repeat, config.train_shots = 3, 9
     config.adapt.test_rate, config.adapt.test_d_rate, config.inner.layers = 0.25, 0.5, None
     learner = build.make_learner(config, build.make_game(config, (8, 8, 1), Method()))
     inner = build.held_out_inner(config, learner)
     assert (learner.inner.average, inner.average) == ("none", "ema")
     assert (learner.inner.repeat, inner.repeat) == (1, 3)
+    assert (learner.inner.batch, inner.batch) == (config.shots, None)
     for txs, expected in ((learner.inner.tx, [-0.4, -0.4]), (inner.tx, [-0.1, -0.2])):
         moves = [tx.update(1.0, tx.init(0.0), 0.0)[0] for tx in txs]
         np.testing.assert_allclose(moves, expected, rtol=1e-6)
@@ -425,6 +426,8 @@ class TestBadInput:
             ("meta", {"chunk": 3}, "2 tasks cannot be taken 3 at a time on 2 devices"),
             ("meta", {"chunk": -1}, "chunk=-1 must be at least 1, or 0"),
             ("meta", {"queries": 1}, "2 query images or more"),
+            ("meta", {"train_shots": 4}, "train_shots=4 must be at least shots=5"),
+            ("meta", {"train_shots": 50}, r"shots 50 \+ queries 3 = 53 images, but class"),
             ("pretrain", {"batch": 0}, "batch must be at least 1"),
             ("pretrain", {"nets.width": 0}, "nets.width must be at least 1"),
             ("pretrain", {"keep": 0}, "keep must be at least 1"),

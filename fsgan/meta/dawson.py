@@ -20,14 +20,16 @@ def make(inner: tasks.Inner, *, d_steps: int = 3, first_order: bool = True) -> t
     `first_order` (as released) the inner updates count as constants. Adaptation afterwards is the
     ordinary inner loop.
 
-    Raises ValueError where the inner loop learns settings or moves a part of the networks: the
-    scheme has neither.
+    Raises ValueError where the inner loop learns settings, moves a part of the networks or takes
+    mini-batches: the scheme has none of these.
     """
     tx, players = inner.tx, gan.objectives(inner.game)
     if inner.learned is not learned.nothing:
         raise ValueError("dawson learns no settings of the inner loop: leave `learned` empty")
     if inner.game.method.subspace != Pair(everything, everything):
         raise ValueError("dawson moves all parameters inside: leave the inner subspace alone")
+    if inner.batch is not None:
+        raise ValueError("dawson takes all support images in each step: leave train_shots alone")
     if first_order:
         tx = Pair(*(optax.chain(optim.first_order(), t) for t in tx))
 
