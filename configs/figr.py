@@ -29,7 +29,9 @@ def get_config(arg: str = ""):
     config.inner = base.optimizer("sgd", 1e-3, d_lr=5e-4)
     config.outer = base.optimizer("adam", 1e-4)
     config.tasks, config.shots, config.adapt.steps = 1, 4, 10
-    config.adapt.test_d_rate, config.adapt.test_average, config.adapt.test_repeat = 1.0, "none", 1
+    config.train_shots = None
+    config.adapt.test_rate = config.adapt.test_d_rate = 1.0
+    config.adapt.test_average, config.adapt.test_repeat = "none", 1
     config.d_steps = 1
     config.truncation = 1.0
     config.ema_decay = 0.0  # the last parameters, as released

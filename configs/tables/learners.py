@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from configs import base
 from configs.tables import few_shot
+from configs.tables.base import joined
 from fsgan import plugins
 from fsgan.tables.cells import Cell
 
@@ -76,6 +77,10 @@ WARM = {
     "penalty": f"maml,{EXACT},adapt.learned=('penalty',),outer.layers={{'d/inner':30.0}}",
 }
 ROWS = {**WHOLE, **WARM}
+# The main job's steps on Omniglot see ever new images of a class. Here the steps of all rows, which
+# are compared with each other, are on the same five, at the rates that suit that.
+FIVE = "train_shots=None,inner.lr=0.05,adapt.test_rate=1.0,adapt.test_d_rate=0.5,truncation=0.25"
+OF_DATA = {"omniglot": FIVE}
 
 
 def get_config(arg: str = ""):
@@ -116,11 +121,13 @@ def plan(config: ConfigDict, workdir: Path) -> list[Cell]:
     shared = "d_steps=1,eval_classes=8,adapt.test_repeat=1"
 
     def cell(row: str, data: str) -> Cell:
+        common = OF_DATA.get(data, "")
         if row in WHOLE:
-            words = f"{WHOLE[row]},steps={config.steps},{shared}"
+            words = joined(common, f"{WHOLE[row]},steps={config.steps},{shared}")
             return few_shot.meta_cell(config, row, words, data, workdir)
         start = f"reptile,steps={config.steps - config.own_steps},{shared}"
         words = f"{WARM[row]},steps={config.own_steps},outer.lr={config.own_lr},{shared}"
+        start, words = joined(common, start), joined(common, words)
         return few_shot.meta_cell(config, row, words, data, workdir, start)
 
     for row in config.rows:
