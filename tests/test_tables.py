@@ -429,8 +429,9 @@ class TestPlans:
         digits = transfer.PAIRS["mnist_digits"]
         assert len({test.data for test, _ in digits}) == 10
 
-    def test_learners_are_trained_equally_long(self, tmp_path):
-        config = learners.get_config("steps=690")
+    @pytest.mark.parametrize("data", ["glyphs", "omniglot"])
+    def test_learners_are_trained_equally_long(self, data, tmp_path):
+        config = learners.get_config(f"{data},steps=690")
         assert config.pretrain_steps == 1_000
         found = learners.plan(config, tmp_path)
         assert [c.row for c in found[:2]] == ["finetune", "scratch"]
@@ -439,6 +440,7 @@ class TestPlans:
             each = [x.load() for x in (run, *run.needs)]  # a warm start is the same for all
             assert sum(x.steps for x in each) == 690
             assert {(x.tasks, x.shots, x.adapt.steps, x.seed) for x in each} == {(2, 5, 8, 0)}
+            assert {x.train_shots for x in each} == {None}
             assert (cell.row in learners.WARM) == (each[0].init_from != "") == (len(each) > 1)
 
     def test_what_is_not_there(self, tmp_path):
