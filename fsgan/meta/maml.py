@@ -74,9 +74,7 @@ def make(
             if not isinstance(values, Pair):  # one loss for both players
                 return pull(slope(lambda value: value))[0], metrics
             of_g, of_d = slope(lambda values: values.g), slope(lambda values: values.d)
-            if (
-                first_order
-            ):  # the opponent's update, a constant, leads to no parameters of one's own
+            if first_order:  # an opponent's constant updates lead to no parameters of one's own
                 still = jax.tree.map(jnp.zeros_like, adapted)
                 of_g, of_d = Pair(of_g.g, still.d), Pair(still.g, of_d.d)
             if inner.remat:  # both at once: what is computed a second time serves both
