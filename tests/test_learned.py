@@ -292,3 +292,5 @@ def test_what_cannot_be_learned_is_an_error(key):
     part = toys.game(method=Method(subspace=Pair(head, head)))
     with pytest.raises(ValueError, match="moves all parameters"):
         dawson.make(dataclasses.replace(inner, game=part, learned=learned.nothing))
+    with pytest.raises(ValueError, match="takes all support images in each step"):
+        dawson.make(dataclasses.replace(inner, batch=2, learned=learned.nothing))
