@@ -12,7 +12,7 @@ import toys
 
 import fsgan.meta
 from fsgan import Episode, Method, Pair, gan, losses, plugins, sharding, subspaces, tasks
-from fsgan.meta import maml, reptile
+from fsgan.meta import fomaml, maml, reptile
 from fsgan.tasks import Inner
 
 
@@ -171,6 +171,21 @@ def test_maml_without_inner_steps_is_joint_training(key):
     players = gan.objectives(game)
     of_g, of_d = own_gradients(players, params, episode.query, g_key, d_key)
     allclose(gradient, Pair(of_g, of_d), rtol=1e-9)
+
+
+def test_first_order_costs_adaptation_and_each_players_own_gradient(key):
+    """Nothing is pulled back along the other player's loss only to be thrown away."""
+    game, tx = toys.game(nets=toys.CONV), toys.sgd()
+    params, episode = toys.params(key, game), episodes(key)
+    players, adapt = gan.objectives(game), tasks.make_adapt(Inner(game, tx, steps=1))
+
+    def flops(function, *args) -> float:
+        return jax.jit(function).lower(*args).compile().cost_analysis()["flops"]
+
+    needed = flops(lambda p: own_gradients(players, p, episode.query, key, key), params)
+    needed += flops(lambda p: adapt(p, key, episode.support)[0], params)
+    learner = fomaml.make(Inner(game, tx, steps=1)).gradient
+    assert flops(learner, params, key, episode, jnp.int32(0)) < 1.05 * needed
 
 
 def test_reptile_with_one_task_and_rate_one_is_fine_tuning(key):
