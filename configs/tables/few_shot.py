@@ -53,8 +53,9 @@ def shared_config(table: str, title: str, explain: str, smoke: bool) -> ConfigDi
     # Glyphs have classes of 8 images: 5 shots leave too few for KID's floor, so the larger ones
     # alone. Of Omniglot's 659 classes 7 images each would take minutes for every evaluation.
     config.n = ConfigDict({"glyphs": 2 if smoke else 3, "omniglot": 3})
-    # In the main job the generator sees 3,900 x 2 tasks x 8 steps of 5 images = 312,000 images, the
-    # discriminator twice as many: 468,000 on average, here in batches of 64.
+    # In the main job the generator sees 3,900 x 2 tasks x 8 steps of 5 images = 312,000 images (on
+    # Omniglot 2,600 x 2 x 12 steps), the discriminator twice as many: 468,000 on average, here in
+    # batches of 64.
     config.pretrain_steps = 4 if smoke else 7_300
     # The same networks as the main job's, with the loss and optimizer that suit pretraining.
     config.pretrain = "" if smoke else "nets.affine=value,observe_every=1000,save_every=500"

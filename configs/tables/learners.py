@@ -79,7 +79,10 @@ WARM = {
 ROWS = {**WHOLE, **WARM}
 # The main job's steps on Omniglot see ever new images of a class. Here the steps of all rows, which
 # are compared with each other, are on the same five, at the rates that suit that.
-FIVE = "train_shots=None,inner.lr=0.05,adapt.test_rate=1.0,adapt.test_d_rate=0.5,truncation=0.25"
+FIVE = (
+    "train_shots=None,inner.lr=0.05,truncation=0.25,"
+    "adapt.steps=8,adapt.test_rate=1.0,adapt.test_d_rate=0.5"
+)
 OF_DATA = {"omniglot": FIVE}
 
 
@@ -104,7 +107,7 @@ def get_config(arg: str = ""):
         "start by Reptile. `maml` goes from Reptile's direction to first order and to exact second "
         "order; rows differ from it, from `reptile` or from `second order` in what they are named "
         "after. Inner steps update the discriminator once, in the main job twice, and those on "
-        "held-out classes have each image once, in the main job four times. In training all steps "
+        "held-out classes have each image once, in the main job several times. In training all steps "
         "of a task are on the same images, in the main job on Omniglot each on others of the class."
     )
     if "pretrain_steps" not in fields and not smoke:
