@@ -84,7 +84,7 @@ def get_config(arg: str = ""):
     config.adapt.test_rate, config.adapt.test_d_rate = 1.0, 0.5  # times the inner rates
     config.adapt.test_average = "ema"  # of the inner iterates, as `average`
     # A batch of more latents than images: its direction is less a matter of chance. On validation
-    # classes glyphs have a lower KID and are recognised better; Omniglot's characters gain little.
+    # classes glyphs have a lower KID, and both they and Omniglot's are recognised better.
     config.adapt.test_repeat = 4  # how often a step has each support image
     config.adapt.show = (2, 5, 10)  # the ones after which samples are drawn
     config.adapt.g_subspace = "everything"  # where it may move: head, scale_shift, lora:4, ...

@@ -397,6 +397,17 @@ class TestPlans:
             ("ema", 0.3, 4),  # as in the main job
         }
 
+    def test_baselines_see_as_many_images_as_the_main_job(self, tmp_path):
+        for data in ("glyphs", "omniglot"):
+            meta, finetune, _ = self.plan(few_shot, tmp_path, data)
+            (main,), (pretrain,) = (
+                next(iter(cell.options.values())).test[0].needs for cell in (meta, finetune)
+            )
+            main, pretrain = main.load(), pretrain.load()
+            of_g = main.steps * main.tasks * main.adapt.steps * main.shots
+            mean = of_g * (1 + main.d_steps) / 2  # over both players
+            assert pretrain.steps * pretrain.batch == pytest.approx(mean, rel=0.01)
+
     def test_transfer_stops_are_chosen_on_another_target(self, tmp_path):
         for cell in self.plan(transfer, tmp_path, "finetune,smoke,seeds=1,pairs=('mnist_digits',)"):
             for stop, option in cell.options.items():

@@ -107,8 +107,9 @@ def get_config(arg: str = ""):
         "start by Reptile. `maml` goes from Reptile's direction to first order and to exact second "
         "order; rows differ from it, from `reptile` or from `second order` in what they are named "
         "after. Inner steps update the discriminator once, in the main job twice, and those on "
-        "held-out classes have each image once, in the main job several times. In training all steps "
-        "of a task are on the same images, in the main job on Omniglot each on others of the class."
+        "held-out classes have each image once, in the main job several times. In training all "
+        "steps of a task are on the same images, in the main job on Omniglot each on others of the "
+        "class."
     )
     if "pretrain_steps" not in fields and not smoke:
         # 2 tasks x (8 steps of 5 images + 3 queries) are 86 images; exact steps count more.
