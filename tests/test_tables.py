@@ -15,7 +15,8 @@ from ml_collections import ConfigDict
 from scipy import stats
 
 import fsgan.transfer
-from configs.tables import few_shot, learners, transfer
+from configs import maml_gan
+from configs.tables import few_shot, learners, shots, transfer
 from configs.tables.base import table_config
 from fsgan import compare, loop, plugins, tables
 from fsgan.tables import cells, columns, estimates, report, runs
@@ -247,15 +248,19 @@ class TestJob:
         assert results["cells"][0]["failed"].endswith("finetunetest10: no such thing")
         assert results["cells"][1]["failed"] is None
 
-    def test_rows_with_other_protocols_are_refused(self, tmp_path):
-        def filled(row, **protocol):
-            run = scored(tmp_path, row)
-            return cells.Filled(
-                Cell("p", row, "t", {}), "", {}, {run: evaluation(**protocol)}, None
-            )
+    def filled(self, tmp_path, row, **protocol) -> cells.Filled:
+        run = scored(tmp_path, row)
+        return cells.Filled(Cell("p", row, "t", {}), "", {}, {run: evaluation(**protocol)}, None)
 
+    def test_rows_with_other_protocols_are_refused(self, tmp_path):
+        ours, other = self.filled(tmp_path, "ours", n=3), self.filled(tmp_path, "finetune")
         with pytest.raises(ValueError, match=r"differ in n \(3 and 7\)"):
-            columns.check_protocols([filled("ours", n=3)], [filled("finetune")])
+            columns.check_protocols([ours], [other])
+
+    def test_the_heading_says_how_all_rows_were_measured(self, tmp_path):
+        rows = [[self.filled(tmp_path, f"{n} shots", shots=n)] for n in (2, 14)]
+        text = report.measured(rows)
+        assert text.startswith("Split test, 2, 14 shots; targets: 1, seeds: 1; 4 classes, n=7 real")
 
     def test_the_numbers_are_those_of_the_evaluations(self, world, tmp_path, monkeypatch):
         world.shifts = {"finetunetest10": 5.0, "ourstest10": 2.0}
@@ -357,7 +362,7 @@ class TestPlans:
     def plan(self, module, tmp_path, arg: str = "") -> list[Cell]:
         return module.plan(module.get_config(arg), tmp_path)
 
-    @pytest.mark.parametrize("name", ["few_shot", "learners", "transfer"])
+    @pytest.mark.parametrize("name", ["few_shot", "learners", "shots", "transfer"])
     @pytest.mark.parametrize("arg", ["", "smoke"])
     def test_every_run_has_a_config_and_a_workdir_of_its_own(self, name, arg, tmp_path):
         found: dict = {}
@@ -407,6 +412,18 @@ class TestPlans:
             of_g = main.steps * main.tasks * main.adapt.steps * main.shots
             mean = of_g * (1 + main.d_steps) / 2  # over both players
             assert pretrain.steps * pretrain.batch == pytest.approx(mean, rel=0.01)
+
+    def test_the_same_main_jobs_adapt_to_more_and_to_fewer_images(self, tmp_path):
+        found = self.plan(shots, tmp_path, "shots=(1,14),seeds=2")
+        assert [cell.row for cell in found] == ["1 shot", "14 shots"]
+        one, many = ([run for o in c.options.values() for run in o.test] for c in found)
+        assert [run.needs for run in one] == [run.needs for run in many]
+        for i, run in enumerate(one):
+            (main,) = run.needs
+            expected = maml_gan.get_config(f"omniglot,seed={i}")
+            assert main.load().to_dict() == expected.to_dict()
+        assert {(run.load().shots, run.load().split) for run in one} == {(1, "test")}
+        assert {(run.load().shots, run.load().split) for run in many} == {(14, "test")}
 
     def test_transfer_stops_are_chosen_on_another_target(self, tmp_path):
         for cell in self.plan(transfer, tmp_path, "finetune,smoke,seeds=1,pairs=('mnist_digits',)"):

@@ -185,12 +185,12 @@ def markdown(
     first = next(iter(made))
     cells = (number(made[first].get(f"{name} floor")) for name in names)
     lines.append(f"| {REAL} | | {' | '.join(cells)} |")
-    return [measured(rows[first]), "", *lines]
+    return [measured([rows[name] for name in made]), "", *lines]
 
 
-def measured(row: Sequence[Filled]) -> str:
-    """How the scores of a row were measured, and what their intervals are of."""
-    found = [evaluation for each in row for evaluation in each.test.values()]
+def measured(rows: Sequence[Sequence[Filled]]) -> str:
+    """How the scores of rows were measured, and what their intervals are of."""
+    found = [evaluation for row in rows for each in row for evaluation in each.test.values()]
     spaces = [next(iter(evaluation["features"].items())) for evaluation in found]
     shown = [{**x["protocol"], **space} for x, (_, space) in zip(found, spaces, strict=True)]
 
@@ -198,9 +198,9 @@ def measured(row: Sequence[Filled]) -> str:
         return ", ".join(str(value) for value in dict.fromkeys(each[name] for each in shown))
 
     units = {"class": "classes", "group": "groups of images"}[shown[0]["unit"]]
-    seeds = len(row[0].test)
+    targets, seeds = len(rows[0]), len(rows[0][0].test)
     return (
-        f"Split {all_of('split')}, {all_of('shots')} shots; targets: {len(row)}, seeds: {seeds}; "
+        f"Split {all_of('split')}, {all_of('shots')} shots; targets: {targets}, seeds: {seeds}; "
         f"{all_of('units')} {units}, n={all_of('n')} real and m={all_of('m')} generated images of "
         f"each; features {spaces[0][0]} ({all_of('hash')}). ± is half of the 95 % interval, from "
         f"{units} {'and seeds' if seeds > 1 else 'alone'}; the targets count as given. Good is "
