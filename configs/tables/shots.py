@@ -16,8 +16,7 @@ from fsgan.tables.cells import Cell, Option
 
 EXPLAIN = (
     "A meta-trained GAN, the main job's, adapts to each held-out class from so many of its images "
-    "(shots), in as many steps; samples are compared with other images of the class. Good is what "
-    "real images score, which are in the last line."
+    "(shots), in as many steps; samples are compared with other images of the class."
 )
 
 
