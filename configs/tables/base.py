@@ -8,6 +8,14 @@ from configs import base
 from fsgan.tables.runs import Run
 
 
+def asked(arg: str) -> tuple[tuple[str, ...], bool, dict[str, str]]:
+    """The data sources, whether `smoke`, and the fields among the words after the colon."""
+    sources = {name: [name] for name in base.sources()}  # any number of them
+    chosen, fields = base.words(arg, **sources, size=["smoke"])
+    smoke = bool(chosen.pop("size", ""))
+    return tuple(chosen.values()), smoke, fields
+
+
 def table_config(table: str, title: str, explain: str, smoke: bool) -> ConfigDict:
     """What the phase `table` reads."""
     config = ConfigDict()

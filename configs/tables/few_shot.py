@@ -15,7 +15,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from configs import base
-from configs.tables.base import evaluation, joined, table_config, training
+from configs.tables.base import asked, evaluation, joined, table_config, training
 from fsgan.tables.cells import Cell, Option
 from fsgan.tables.runs import Run
 
@@ -28,11 +28,9 @@ EXPLAIN = (
 
 
 def get_config(arg: str = ""):
-    sources = {name: [name] for name in base.sources()}
-    chosen, fields = base.words(arg, **sources, size=["smoke"])
-    smoke = bool(chosen.pop("size", ""))
+    data, smoke, fields = asked(arg)
     config = shared_config("few_shot", "Few-shot generation", EXPLAIN, smoke)
-    config.data = tuple(chosen.values()) or (("glyphs",) if smoke else ("glyphs", "omniglot"))
+    config.data = data or (("glyphs",) if smoke else ("glyphs", "omniglot"))
     if not smoke:  # all three as in the main job
         config.rates = (*config.rates, f"{config.rates[-1]},average=ema,repeat=4")
     config.meta = ""  # further words for configs/maml_gan.py

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from configs import base
 from configs.tables import few_shot
-from configs.tables.base import joined
+from configs.tables.base import asked, joined
 from fsgan import plugins
 from fsgan.tables.cells import Cell
 
@@ -87,11 +87,9 @@ OF_DATA = {"omniglot": FIVE}
 
 
 def get_config(arg: str = ""):
-    sources = {name: [name] for name in base.sources()}
-    chosen, fields = base.words(arg, **sources, size=["smoke"])
-    smoke = bool(chosen.pop("size", ""))
+    data, smoke, fields = asked(arg)
     config = few_shot.shared_config("learners", "Meta-learners", "", smoke)
-    config.data = tuple(chosen.values()) or ("glyphs",)
+    config.data = data or ("glyphs",)
     config.rows = ("reptile", "energy") if smoke else tuple(ROWS)
     if not smoke:
         config.classes = 112  # all of the glyphs' test classes, as many of Omniglot's 659

@@ -11,7 +11,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from configs import base
-from configs.tables.base import evaluation, joined, table_config, training
+from configs.tables.base import asked, evaluation, joined, table_config, training
 from fsgan.tables.cells import Cell, Option
 
 EXPLAIN = (
@@ -21,11 +21,9 @@ EXPLAIN = (
 
 
 def get_config(arg: str = ""):
-    sources = {name: [name] for name in base.sources()}
-    chosen, fields = base.words(arg, **sources, size=["smoke"])
-    smoke = bool(chosen.pop("size", ""))
+    data, smoke, fields = asked(arg)
     config = table_config("shots", "How many images it takes", EXPLAIN, smoke)
-    config.data = tuple(chosen.values()) or ("glyphs" if smoke else "omniglot",)
+    config.data = data or ("glyphs" if smoke else "omniglot",)
     config.meta = ""  # further words for configs/maml_gan.py
     config.columns = ("kid", "recognisability", "spread", "recall", "copying_ratio")
     config.m = 8 if smoke else 32
