@@ -40,6 +40,7 @@ def base_config(phase: str, name: str) -> ConfigDict:
     config.nets.impl = "auto"  # convolutions: matmul or lax; auto: what is fast on the platform
     config.nets.dtype = "float32"  # computed in, or bfloat16; parameters are float32 always
     config.nets.mapper = 0  # hidden layers of a mapping network before the generator
+    config.nets.place = 0.0  # how far the generator moves what it has drawn, in half sides; to 1
     config.latent = 64  # latent dimensions
     config.truncation = 1.0  # standard deviation of the latents of samples; in training it is 1
 

@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from jax.test_util import check_grads
 
 from fsgan import nets
+from fsgan.nets._place import Place, resampling
 
 SHAPES = [(28, 28, 1), (32, 32, 3), (36, 28, 4), (16, 16, 1)]
 LATENT = 6
@@ -145,6 +147,85 @@ def test_mapper(name):
     assert not np.allclose(images, plain.g.apply({"params": rest}, z), atol=1e-2)
 
 
+@every_net
+def test_place(name):
+    """At the end the generator moves what it has drawn, each image as its latents say."""
+    pair, params, z, _ = build(name, place=0.5)
+    plain, _, _, _ = build(name)
+    place, rest = params.g["place"], {k: v for k, v in params.g.items() if k != "place"}
+    assert {name: leaf.shape for name, leaf in place["dense"].items()} == {
+        "kernel": (LATENT, 4),
+        "bias": (4,),
+    }
+    still = {**rest, "place": jax.tree.map(jnp.zeros_like, place)}
+    drawn = plain.g.apply({"params": rest}, z)
+    np.testing.assert_allclose(pair.g.apply({"params": still}, z), drawn, atol=1e-6)
+    moved = pair.g.apply({"params": params.g}, z)
+    assert moved.shape == drawn.shape
+    assert (jnp.abs(moved - drawn).max((1, 2, 3)) > 1e-3).all()
+
+
+def test_place_moves_and_scales():
+    """By half of half a side, down and to the left; then to twice the width."""
+    image = jnp.zeros((1, 8, 12, 1)).at[0, 3, 6].set(1.0)
+    dense = {"kernel": jnp.zeros((LATENT, 4)), "bias": jnp.array([1.0, -1.0, 0.0, 0.0])}
+    apply = jax.jit(lambda most, *xs: Place(most).apply(*xs), static_argnums=0)
+    most = float(0.5 / np.tanh(1.0))
+    moved = apply(most, {"params": {"dense": dense}}, image, jnp.ones((1, LATENT)))
+    np.testing.assert_allclose(moved, jnp.zeros_like(image).at[0, 5, 3].set(1.0), atol=1e-5)
+    # Of twice the width a pixel's neighbours get three quarters and a quarter of it.
+    dense["bias"] = jnp.array([0.0, 0.0, 0.0, 1.0])
+    most = float(np.log(2) / np.tanh(1.0))
+    wide = apply(most, {"params": {"dense": dense}}, image, jnp.ones((1, LATENT)))
+    wanted = jnp.zeros_like(image).at[0, 3, 5:9, 0].set(jnp.array([0.25, 0.75, 0.75, 0.25]))
+    np.testing.assert_allclose(wide, wanted, atol=1e-5)
+
+
+def test_place_is_not_truncated():
+    image = jax.random.normal(jax.random.key(0), (3, 8, 8, 1))
+    z = jax.random.normal(jax.random.key(1), (3, LATENT))
+    place = Place(0.5)
+    params = place.init(jax.random.key(2), image, z)
+    near = place.apply(params, image, 0.3 * z)
+    np.testing.assert_allclose(near, place.apply(params, image, z), atol=1e-3)
+    assert not np.allclose(near, image, atol=0.1)
+
+
+@pytest.mark.parametrize(("offset", "scale"), [(0.0, 1.0), (1.3, 1.0), (-2.0, 0.7), (0.6, 1.4)])
+def test_resampling(offset, scale):
+    """Against jax.image, where it does not fall off the edge; beyond, the ends go on."""
+    size = 9
+    matrix = resampling(jnp.array([offset]), jnp.array([scale]), size)[0]
+    x = jax.random.normal(jax.random.key(0), (size,))
+    centre = size / 2
+    wanted = jax.image.scale_and_translate(
+        x,
+        (size,),
+        (0,),
+        jnp.array([scale]),
+        jnp.array([(offset - centre) * scale + centre]),
+        "linear",
+        antialias=False,
+    )
+    source = (np.arange(size) - (size - 1) / 2) / scale - offset + (size - 1) / 2
+    inside = (source >= 0) & (source <= size - 1)
+    assert inside.sum() >= 5
+    np.testing.assert_allclose((matrix @ x)[inside], wanted[inside], atol=1e-5)
+    np.testing.assert_allclose((matrix @ x)[source < 0], x[0], atol=1e-6)
+    np.testing.assert_allclose((matrix @ x)[source > size - 1], x[-1], atol=1e-6)
+
+
+def test_resampling_derivatives():
+    with jax.enable_x64(True):
+        x = jax.random.normal(jax.random.key(0), (7,))
+
+        def moved(offset, scale):
+            return resampling(offset, scale, 7)[0] @ x
+
+        at = (jnp.array([0.3]), jnp.array([1.2]))  # no pixel comes from just another one's place
+        check_grads(moved, at, order=2, modes=["rev"], eps=1e-5)
+
+
 def test_parameter_count_of_the_reference():
     pair = nets.make("dcgan", (28, 28, 1), width=64)
     g = jax.eval_shape(pair.g.init, jax.random.key(0), jnp.zeros((1, 64)))["params"]
@@ -172,6 +253,7 @@ def test_options():
         (("dcgan",), {"g": {"impl": "fast"}}, "auto, lax, matmul"),
         (("dcgan",), {"dtype": "float16"}, "bfloat16, float32"),
         (("dcgan",), {"activation": "swish"}, "gelu, leaky_relu"),
+        (("dcgan",), {"place": 1.5}, "between 0 and 1"),
         (("dcgan", (30, 28, 1)), {}, "30x28"),
         (("dcgan", (28, 28, 2)), {}, "not 2"),
     ],

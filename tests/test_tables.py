@@ -468,7 +468,8 @@ class TestPlans:
             each = [x.load() for x in (run, *run.needs)]  # a warm start is the same for all
             assert sum(x.steps for x in each) == 690
             assert {(x.tasks, x.shots, x.adapt.steps, x.seed) for x in each} == {(2, 5, 8, 0)}
-            assert {x.train_shots for x in each} == {None}
+            asked = {(x.train_shots, x.nets.place, x.inner.lr, x.adapt.test_rate) for x in each}
+            assert asked == {(None, 0.0, 0.05, 1.0)}
             assert (cell.row in learners.WARM) == (each[0].init_from != "") == (len(each) > 1)
 
     def test_what_is_not_there(self, tmp_path):

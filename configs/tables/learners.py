@@ -77,13 +77,14 @@ WARM = {
     "penalty": f"maml,{EXACT},adapt.learned=('penalty',),outer.layers={{'d/inner':30.0}}",
 }
 ROWS = {**WHOLE, **WARM}
-# The main job's steps on Omniglot see ever new images of a class. Here the steps of all rows, which
-# are compared with each other, are on the same five, at the rates that suit that.
+# In the main job on Omniglot Reptile's steps see ever new images of a class, and its generator can
+# move what it has drawn. Here all rows, which are compared with each other, have one generator, and
+# steps on the same five, at the rates that suit that.
 FIVE = (
-    "train_shots=None,inner.lr=0.05,truncation=0.25,"
+    "train_shots=None,inner.lr=0.05,truncation=0.25,nets.place=0.0,inner.layers={'g/stem':20.0},"
     "adapt.steps=8,adapt.test_rate=1.0,adapt.test_d_rate=0.5"
 )
-OF_DATA = {"omniglot": FIVE}
+OF_REPTILE = {"omniglot": FIVE}
 
 
 def get_config(arg: str = ""):
@@ -107,7 +108,7 @@ def get_config(arg: str = ""):
         "after. Inner steps update the discriminator once, in the main job twice, and those on "
         "held-out classes have each image once, in the main job several times. In training all "
         "steps of a task are on the same images, in the main job on Omniglot each on others of the "
-        "class."
+        "class, and its generator can move what it has drawn."
     )
     if "pretrain_steps" not in fields and not smoke:
         # 2 tasks x (8 steps of 5 images + 3 queries) are 86 images; exact steps count more.
@@ -124,13 +125,13 @@ def plan(config: ConfigDict, workdir: Path) -> list[Cell]:
     shared = "d_steps=1,eval_classes=8,adapt.test_repeat=1"
 
     def cell(row: str, data: str) -> Cell:
-        common = OF_DATA.get(data, "")
+        five = OF_REPTILE.get(data, "")
         if row in WHOLE:
+            common = five if WHOLE[row].startswith("reptile") else ""
             words = joined(common, f"{WHOLE[row]},steps={config.steps},{shared}")
             return few_shot.meta_cell(config, row, words, data, workdir)
-        start = f"reptile,steps={config.steps - config.own_steps},{shared}"
+        start = joined(five, f"reptile,steps={config.steps - config.own_steps},{shared}")
         words = f"{WARM[row]},steps={config.own_steps},outer.lr={config.own_lr},{shared}"
-        start, words = joined(common, start), joined(common, words)
         return few_shot.meta_cell(config, row, words, data, workdir, start)
 
     for row in config.rows:

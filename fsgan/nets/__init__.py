@@ -2,7 +2,8 @@
 
 A generator maps latents [n, latent] to images [n, h, w, c] in (-1, 1), a discriminator images to
 logits [n]. Their blocks are called block0, block1, ... in the order of computation, the last layer
-head, a generator's first one stem, so that a `Subspace` can choose among them by name.
+head, a generator's first one stem, so that a `Subspace` can choose among them by name. Options may
+put a mapper before a generator and a place after it.
 """
 
 from __future__ import annotations

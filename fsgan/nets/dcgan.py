@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from fsgan.nets import layers
+from fsgan.nets._place import Place
 from fsgan.types import Array
 
 KERNEL, STRIDES, PADDING = (4, 4), (2, 2), ((1, 1), (1, 1))
@@ -57,7 +58,7 @@ class Generator(layers.Net):
         x = layers.ConvTranspose(
             self.image_shape[-1], KERNEL, STRIDES, PADDING, impl=self.impl, scale=1.0, name="head"
         )(x)
-        return jnp.tanh(x)
+        return jnp.tanh(Place(self.place, name="place")(x, z))
 
 
 class Discriminator(layers.Net):

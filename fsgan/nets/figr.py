@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from fsgan.nets import layers
+from fsgan.nets._place import Place
 from fsgan.types import Array
 
 KERNEL = (5, 5)
@@ -63,7 +64,7 @@ class Generator(layers.Net):
             x = Block(self.width * 2**i, self.impl, name=f"block{n - 1 - i}")(x)
             x = layers.upsample(x)
         x = layers.Conv(channels, KERNEL, impl=self.impl, scale=1.0, name="head")(x)
-        return jnp.tanh(x)
+        return jnp.tanh(Place(self.place, name="place")(x, z))
 
 
 class Discriminator(layers.Net):

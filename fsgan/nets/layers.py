@@ -280,6 +280,9 @@ class Net(nn.Module):
     impl: str = "auto"  # of convolutions: "matmul", "lax" or "auto"
     dtype: str = "float32"  # computed in: or "bfloat16", with parameters, inputs, outputs float32
     mapper: int = 0  # hidden layers between the latents and the generator, see `Mapper`
+    place: float = (
+        0.0  # how far the generator may move and scale what it has drawn, see `_place.py`
+    )
 
     def __post_init__(self):
         check_image_shape(self.image_shape)
@@ -289,6 +292,8 @@ class Net(nn.Module):
         if self.affine not in AFFINES:
             raise unknown("affine", self.affine, AFFINES)
         _matmul(self.impl)
+        if not 0 <= self.place <= 1:
+            raise ValueError(f"place must lie between 0 and 1, got {self.place}")
         super().__post_init__()
 
     def apply(self, variables, *args, **options):

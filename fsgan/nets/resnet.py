@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from fsgan.nets import layers
+from fsgan.nets._place import Place
 from fsgan.types import Array
 
 
@@ -67,7 +68,7 @@ class Generator(layers.Net):
             x = Up(features, self.activation, self.affine, self.impl, name=f"block{i}")(x)
         x = layers.activation(self.activation)(layers.Norm(self.affine, name="norm")(x))
         x = layers.Conv(self.image_shape[-1], impl=self.impl, scale=1.0, name="head")(x)
-        return jnp.tanh(x)
+        return jnp.tanh(Place(self.place, name="place")(x, z))
 
 
 class Discriminator(layers.Net):
