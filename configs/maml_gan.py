@@ -97,7 +97,7 @@ def get_config(arg: str = ""):
         # All 20 images of a class, five in each step: what is learned then is to draw the class,
         # not these five. Two thirds as many tasks of 12 steps instead of 8 are as many images in
         # all, and more of each class. All of this was chosen on validation classes.
-        config.train_shots, config.inner.lr, config.truncation = 17, 0.1, 0.45
+        config.train_shots, config.inner.lr, config.truncation = 17, 0.1, 0.6
         config.steps, config.adapt.steps = 2_600, 12
         config.adapt.test_rate, config.adapt.test_d_rate = 0.75, 0.35
         config.adapt.test_repeat = 8
