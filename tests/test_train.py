@@ -295,6 +295,18 @@ def test_rates_of_layers_are_one_field_that_words_replace():
     assert config_of("maml_gan", "smoke,inner.layers=None").inner.layers is None
 
 
+@pytest.mark.parametrize("words", ["", "omniglot", "omniglot,maml", "omniglot,anil"])
+def test_layers_with_rates_of_their_own_are_there(words):
+    config = config_of("maml_gan", words)
+    game = build.make_game(config, (28, 28, 1), Method())
+    for tx, params in zip(
+        build.make_optimizers(config.inner, 1),
+        jax.eval_shape(lambda key: gan.init(key, game), jax.random.key(0)),
+        strict=True,
+    ):
+        jax.eval_shape(tx.init, params)
+
+
 @pytest.mark.parametrize(("steps", "ends"), [(1_000, (900, 980)), (20_000, (19_500, 19_900))])
 def test_mamls_own_stages_are_short_and_do_not_grow_without_end(steps, ends):
     learner = config_of("maml_gan", "maml", steps=steps).learner
