@@ -26,10 +26,15 @@ EXPLAIN = (
     "averaged and whether samples are truncated, is chosen on validation classes (column chosen)."
 )
 
+MAIN = (
+    "`meta` is the main job, whose generator on Omniglot can move and scale what it has drawn; "
+    "those of the others cannot."
+)
+
 
 def get_config(arg: str = ""):
     data, smoke, fields = asked(arg)
-    config = shared_config("few_shot", "Few-shot generation", EXPLAIN, smoke)
+    config = shared_config("few_shot", "Few-shot generation", f"{EXPLAIN} {MAIN}", smoke)
     config.data = data or (("glyphs",) if smoke else ("glyphs", "omniglot"))
     if not smoke:  # all three as in the main job
         config.rates = (*config.rates, f"{config.rates[-1]},average=ema,repeat=4")
@@ -55,7 +60,8 @@ def shared_config(table: str, title: str, explain: str, smoke: bool) -> ConfigDi
     # Omniglot 2,600 x 2 x 12 steps), the discriminator twice as many: 468,000 on average, here in
     # batches of 64.
     config.pretrain_steps = 4 if smoke else 7_300
-    # The same networks as the main job's, with the loss and optimizer that suit pretraining.
+    # The same networks as the main job's (on Omniglot but for the generator's place), with the loss
+    # and optimizer that suit pretraining.
     config.pretrain = "" if smoke else "nets.affine=value,observe_every=1000,save_every=500"
     config.rates = (
         ("inner.lr=0.01,inner.d_lr=0.001", "inner.lr=0.1,inner.d_lr=0.01")
