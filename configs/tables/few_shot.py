@@ -27,8 +27,8 @@ EXPLAIN = (
 )
 
 MAIN = (
-    "`meta` is the main job, whose generator on Omniglot can move and scale what it has drawn; "
-    "those of the others cannot."
+    "On Omniglot the main job's generator can move and scale what it has drawn (nets.place), those "
+    "of `finetune` and `scratch` cannot."
 )
 
 
