@@ -280,9 +280,7 @@ class Net(nn.Module):
     impl: str = "auto"  # of convolutions: "matmul", "lax" or "auto"
     dtype: str = "float32"  # computed in: or "bfloat16", with parameters, inputs, outputs float32
     mapper: int = 0  # hidden layers between the latents and the generator, see `Mapper`
-    place: float = (
-        0.0  # how far the generator may move and scale what it has drawn, see `_place.py`
-    )
+    place: float = 0.0  # how far the generator may move what it has drawn, see `_place.py`
 
     def __post_init__(self):
         check_image_shape(self.image_shape)
