@@ -12,7 +12,7 @@ from configs import base, maml_gan
 
 def get_config(arg: str = ""):
     chosen, fields = base.words(arg, penalty=["as_released"], data=base.sources(), size=["smoke"])
-    words = ["reptile", chosen.get("data", "omniglot"), chosen.get("size", "")]
+    words = ["reptile", "finetune", chosen.get("data", "omniglot"), chosen.get("size", "")]
     config = maml_gan.get_config(",".join(filter(None, words)))
     config.name = base.run_name("figr", chosen)
     config.data.size = (32, 32)

@@ -131,9 +131,8 @@ def make_learner(
     adapt = config.adapt
     if adapt.fewest is not None and not 1 <= adapt.fewest <= adapt.steps:
         raise ValueError(f"adapt.fewest={adapt.fewest}: choose 1 to adapt.steps={adapt.steps}")
-    subspace = Pair(make_subspace(adapt.g_subspace), make_subspace(adapt.d_subspace))
     inner = Inner(
-        dataclasses.replace(game, method=dataclasses.replace(game.method, subspace=subspace)),
+        dataclasses.replace(game, method=make_inner_method(adapt)),
         make_optimizers(config.inner, adapt.steps),
         steps=adapt.steps,
         fewest=adapt.fewest,
@@ -149,6 +148,23 @@ def make_learner(
     if config.outer_loss.name != "adversarial":
         raise ValueError(f"{config.learner.name} has an objective of its own: leave outer_loss")
     return make_plugin(meta, config.learner, inner)
+
+
+def make_inner_method(adapt: ConfigDict) -> Method:
+    """The transfer method `adapt.method` within the subspaces that `adapt` names.
+
+    ValueError for one that chooses what moves, adds parts, or keeps a memory: it begins from one
+    source, whereas each step of meta-training begins from other parameters.
+    """
+    method, nothing = make_plugin(transfer, adapt.method), Method()
+    for hook in ("subspace", "extend", "start", "finish"):
+        if getattr(method, hook) != getattr(nothing, hook):
+            raise ValueError(
+                f"adapt.method={adapt.method.name}: an inner loop takes methods without a subspace "
+                "or memory of their own, such as imle, diff_augment, mode_seeking or finetune"
+            )
+    subspace = Pair(make_subspace(adapt.g_subspace), make_subspace(adapt.d_subspace))
+    return dataclasses.replace(method, subspace=subspace)
 
 
 def held_out_inner(config: ConfigDict, learner: Learner) -> Inner:

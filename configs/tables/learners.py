@@ -81,8 +81,8 @@ ROWS = {**WHOLE, **WARM}
 # move what it has drawn. Here all rows, which are compared with each other, have one generator, and
 # steps on the same five, at the rates that suit that.
 FIVE = (
-    "train_shots=None,inner.lr=0.05,truncation=0.25,nets.place=0.0,inner.layers={'g/stem':20.0},"
-    "adapt.steps=8,adapt.test_rate=1.0,adapt.test_d_rate=0.5"
+    "finetune,train_shots=None,inner.lr=0.05,truncation=0.25,nets.place=0.0,"
+    "inner.layers={'g/stem':20.0},adapt.steps=8"
 )
 OF_REPTILE = {"omniglot": FIVE}
 

@@ -65,7 +65,7 @@ PAIRS: dict[str, list[tuple[Target, Target]]] = {
 }
 # Rows are methods, with switches after a plus: by default one for every method, and these.
 SWITCHED = ("finetune+ada", "freeze_d+ada", "rssa+ada")
-SWITCHES = ("ada", "consistency", "diff_augment", "lecam", "mode_seeking")
+SWITCHES = ("ada", "consistency", "diff_augment", "imle", "lecam", "mode_seeking")
 # What begins late by its own default begins earlier, within the stops. A miner as fast as the
 # generator collapses. RICK's quantile is the released one for distant domains.
 FITTED = {
