@@ -289,6 +289,26 @@ def test_held_out_classes_have_rates_batches_and_an_average_of_their_own():
     assert config.inner.lr == 0.4
 
 
+@pytest.mark.parametrize("words", ["imle", "diff_augment", "mode_seeking"])
+def test_a_method_changes_the_inner_loop_in_training_and_after_it(words):
+    """Its options are fields, and the subspaces are still those that `adapt` names."""
+    support = jax.random.uniform(jax.random.key(0), (5, 8, 8, 1), minval=-1)
+    ends = []
+    for method in ("finetune", words):
+        config = config_of("maml_gan", f"smoke,{method},adapt.g_subspace=named:stem")
+        config.truncation = 0.5
+        game = build.make_game(config, (8, 8, 1), Method())
+        learner = build.make_learner(config, game)
+        params = gan.init(jax.random.key(1), game)
+        for inner in (learner.inner, build.held_out_inner(config, learner)):
+            adapted, _ = jax.jit(tasks.make_adapt(inner))(params, jax.random.key(2), support)
+            np.testing.assert_array_equal(params.g["head"]["kernel"], adapted.g["head"]["kernel"])
+            ends.append(adapted.g["stem"]["dense"]["kernel"])
+    for without, with_it in zip(ends[:2], ends[2:], strict=True):
+        assert np.abs(without - with_it).max() > 1e-6
+    assert config_of("maml_gan", "imle,adapt.method.weight=2.0").adapt.method.weight == 2.0
+
+
 def test_rates_of_layers_are_one_field_that_words_replace():
     layers = {"g/head": 2.0, "g/stem/dense/kernel": 0.5}
     assert config_of("maml_gan", f"smoke,inner.layers={layers}").inner.layers == layers
@@ -447,6 +467,11 @@ class TestBadInput:
             ("pretrain", {"init_from": "nowhere"}, "'nowhere' holds no run"),
             ("transfer", {"method.name": "freeze_d", "method.blocks": 8}, "no layer 'block2'"),
             ("meta", {"adapt.show": (1, 3)}, "only steps 0 to 2"),
+            ("meta", {"adapt.method.name": "imlee"}, "did you mean 'imle'"),
+            *(
+                ("meta", {"adapt.method.name": name}, f"{name}: an inner loop takes methods")
+                for name in ("ewc", "ada", "lora", "minegan", "rick")
+            ),
             ("meta", {"adapt.test_average": "emma"}, "did you mean 'ema'"),
             ("meta", {"adapt.test_rate": 0.0}, "adapt.test_rate must be positive"),
             ("meta", {"adapt.test_repeat": 0}, "adapt.test_repeat must be at least 1"),

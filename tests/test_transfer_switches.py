@@ -9,7 +9,7 @@ import pytest
 import toys
 from adapting import REAL, SEEDS, play, pretrained
 
-from fsgan.transfer import ada, consistency, diff_augment, lecam, mode_seeking
+from fsgan.transfer import ada, consistency, diff_augment, imle, lecam, mode_seeking
 
 
 @pytest.fixture
@@ -89,3 +89,27 @@ def test_mode_seeking_is_the_inverse_of_the_images_change_by_the_latents(source)
     np.testing.assert_allclose(found, 1 + 3 / (ratio + 1e-5), rtol=1e-5)
     with pytest.raises(ValueError, match="a batch of 2 or more"):
         mode_seeking.make().g_loss(*play(source, real=REAL[:1]), 0.0)
+
+
+def test_imle_is_the_mean_distance_from_each_image_to_the_nearest_sample(source):
+    game, seen = play(source)
+    real, fake = (
+        np.asarray(x).reshape(-1, 2, 2, 2, 2, 1).mean((2, 4)) for x in (seen.real, seen.fake[:2])
+    )
+    apart = [[4 * np.square(a - b).sum() for b in fake] for a in real]  # 4 pixels each
+    assert np.argmin(apart, 1).tolist() != np.argmin(apart, 0).tolist()
+    expected = np.sqrt(np.min(apart, 1)).mean()
+    seen = seen._replace(fake=seen.fake[:2])
+    found = imle.make(weight=3.0).g_loss(game, seen, 1.0)
+    np.testing.assert_allclose(found, 1 + 3 * expected, rtol=1e-5)
+
+
+def test_imle_pulls_as_strongly_as_its_weight_from_near_and_far(source):
+    game, seen = play(source, real=REAL[:1])
+    pull = jax.grad(lambda x: imle.make(weight=0.5).g_loss(game, seen._replace(fake=x), 0.0))
+    # Blocks of 2x2 pixels are one value, brighter than the image's: all differ by as much.
+    for far in (0.1, 10.0):
+        slope = np.asarray(pull(seen.real + far))
+        np.testing.assert_allclose(np.sqrt(np.square(slope).sum()), 0.5, rtol=1e-5)
+        assert (slope > 0).all()
+    assert np.isfinite(pull(seen.real)).all()

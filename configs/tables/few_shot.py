@@ -27,8 +27,9 @@ EXPLAIN = (
 )
 
 MAIN = (
-    "On Omniglot the main job's generator can move and scale what it has drawn (nets.place), those "
-    "of `finetune` and `scratch` cannot."
+    "On Omniglot the main job's generator can move and scale what it has drawn (nets.place), and "
+    "each image draws the nearest sample towards it (adapt.method=imle); `finetune` and `scratch` "
+    "do without either."
 )
 
 

@@ -77,9 +77,9 @@ WARM = {
     "penalty": f"maml,{EXACT},adapt.learned=('penalty',),outer.layers={{'d/inner':30.0}}",
 }
 ROWS = {**WHOLE, **WARM}
-# In the main job on Omniglot Reptile's steps see ever new images of a class, and its generator can
-# move what it has drawn. Here all rows, which are compared with each other, have one generator, and
-# steps on the same five, at the rates that suit that.
+# In the main job on Omniglot Reptile's steps see ever new images of a class, by IMLE, too, and its
+# generator can move what it has drawn. Here all rows, which are compared with each other, have one
+# generator, and steps on the same five, at the rates that suit that.
 FIVE = (
     "finetune,train_shots=None,inner.lr=0.05,truncation=0.25,nets.place=0.0,"
     "inner.layers={'g/stem':20.0},adapt.steps=8"
@@ -108,7 +108,7 @@ def get_config(arg: str = ""):
         "after. Inner steps update the discriminator once, in the main job twice, and those on "
         "held-out classes have each image once, in the main job several times. In training all "
         "steps of a task are on the same images, in the main job on Omniglot each on others of the "
-        "class, and its generator can move what it has drawn."
+        "class, by IMLE, too, and its generator can move what it has drawn."
     )
     if "pretrain_steps" not in fields and not smoke:
         # 2 tasks x (8 steps of 5 images + 3 queries) are 86 images; exact steps count more.

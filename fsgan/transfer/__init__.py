@@ -3,8 +3,8 @@
 Its keyword options are the config's fields; their defaults are those of the released code or of the
 paper. Where what is trained needs another learning rate than whole kernels do, the file has a
 `LEARNING_RATE`, which the config begins with. Some files are switches (`diff_augment`, `ada`,
-`lecam`, `consistency`, `mode_seeking`): alone they go with plain fine-tuning, and `combine` puts
-them on top of any other method.
+`lecam`, `consistency`, `mode_seeking`, `imle`): alone they go with plain fine-tuning, and `combine`
+puts them on top of any other method. What keeps nothing of a source serves inner loops, too.
 """
 
 from __future__ import annotations
