@@ -28,7 +28,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
     if config.n < 1:
         raise ValueError(f"n must be at least 1, got {config.n}")
     trained = subjects.load_run(config)
-    game, params = generator(config, trained)
+    with subjects.of_this_version(config.run):
+        game, params = generator(config, trained)
     draw = jax.jit(lambda params, z: to_uint8(game.nets.g.apply({"params": params.g}, z)))
     z_key, film_key = jax.random.split(jax.random.key(config.seed))
     z = game.truncation * gan.latents(z_key, config.n, game.latent)

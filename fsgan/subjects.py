@@ -6,8 +6,9 @@ from a few of its images. Samples of a transferred or pretrained GAN have no cla
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,6 +56,17 @@ def load_run(config: ConfigDict) -> ConfigDict:
     return trained
 
 
+@contextlib.contextmanager
+def of_this_version(run: str) -> Iterator[None]:
+    """ValueError, in one line, where the config of the run lacks a field that is asked for."""
+    try:
+        yield
+    except (AttributeError, KeyError) as error:
+        raise ValueError(
+            f"run={run!r} was made by another version of fsgan, without {error}"
+        ) from error
+
+
 def restore(config: ConfigDict, trained: ConfigDict) -> tuple[Any, int]:
     """The run's state and its step: the last one, `config.step`, the best, or untrained (0)."""
     job = train.PHASES[trained.phase](trained)
@@ -93,7 +105,7 @@ def make(config: ConfigDict, trained: ConfigDict) -> tuple[Subject, dict[str, An
     shots = shots if config.shots is None else config.shots
     if trained.phase == "meta" and shots < 1:
         raise ValueError("shots must be at least 1: a meta-trained GAN is to be adapted")
-    try:
+    with of_this_version(config.run):
         state, step = restore(config, trained)
         about = {"phase": trained.phase, "step": step, "ema": config.ema, "fresh": config.fresh}
         about["truncation"] = trained.truncation
@@ -105,10 +117,6 @@ def make(config: ConfigDict, trained: ConfigDict) -> tuple[Subject, dict[str, An
         inner, steps = inner_loop(config, trained)
         about["adapt_steps"] = steps
         return few_shot(config, trained, params, inner, steps, shots), about
-    except (AttributeError, KeyError) as error:
-        raise ValueError(
-            f"run={config.run!r} was made by another version of fsgan, without {error}"
-        ) from error
 
 
 def check(config: ConfigDict, **smallest: int) -> None:

@@ -1,5 +1,8 @@
 """The phase `sample`: images of a pretrained and of a meta-trained run, and bad input."""
 
+import json
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -68,3 +71,12 @@ def test_the_way_between_latents_is_closed_and_stays_as_long(key):
     steps = np.linalg.norm(np.roll(way, -1, 0) - way, axis=1)
     assert steps.max() < 1.2 * steps.min()  # even steps, also back to the start
     np.testing.assert_allclose(way[0], jax.random.normal(key, (3, 500))[0], rtol=1e-5)
+
+
+def test_a_run_of_another_version_is_one_line(source, tmp_path):
+    run = shutil.copytree(source, tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    del config["nets"]
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="made by another version of fsgan"):
+        sample(run, tmp_path)
