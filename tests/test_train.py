@@ -296,7 +296,6 @@ def test_a_method_changes_the_inner_loop_in_training_and_after_it(words):
     ends = []
     for method in ("finetune", words):
         config = config_of("maml_gan", f"smoke,{method},adapt.g_subspace=named:stem")
-        config.truncation = 0.5
         game = build.make_game(config, (8, 8, 1), Method())
         learner = build.make_learner(config, game)
         params = gan.init(jax.random.key(1), game)

@@ -7,7 +7,8 @@ not drawn over each other, and small parts that stand elsewhere each time are no
 
 The paper's distances are squared; these pull as strongly from afar as from near, with a slope of 1
 like a critic under a gradient penalty. They are Euclidean, of means of 2x2 pixels: thin strokes
-that lie side by side are near.
+that lie side by side are near. Half a critic's strength, the default, drew classes of Omniglot that
+were held out for validation better than one and a half times it.
 """
 
 from fsgan.metrics._distances import distances
