@@ -170,7 +170,8 @@ def make_inner_method(adapt: ConfigDict) -> Method:
 def held_out_inner(config: ConfigDict, learner: Learner) -> Inner:
     """How a learner adapts to held-out classes: its inner loop with `adapt.test_rate` and
     `adapt.test_d_rate` times the learning rates, in batches of `adapt.test_repeat` times the
-    images, which ends in the mean of the iterates that `adapt.test_average` names.
+    images, which ends in the mean of the iterates that `adapt.test_average` names; its generator
+    moves what it draws `adapt.test_place` times as far.
     """
     factors = {name: config.adapt[name] for name in ("test_rate", "test_d_rate")}
     for name, factor in factors.items():
@@ -179,8 +180,14 @@ def held_out_inner(config: ConfigDict, learner: Learner) -> Inner:
     inner = copy.deepcopy(config.inner)
     inner.d_lr = factors["test_d_rate"] * (inner.lr if inner.d_lr is None else inner.d_lr)
     inner.lr *= factors["test_rate"]
+    game = learner.inner.game
+    place = config.adapt.test_place * game.nets.g.place
+    if not 0 <= place <= 1:
+        raise ValueError(f"adapt.test_place times nets.place must lie in 0 to 1, got {place:g}")
+    generator = game.nets.g.clone(place=place)
     return dataclasses.replace(
         learner.inner,
+        game=dataclasses.replace(game, nets=game.nets._replace(g=generator)),
         tx=make_optimizers(inner, config.adapt.steps),
         average=config.adapt.test_average,
         repeat=config.adapt.test_repeat,

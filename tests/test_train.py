@@ -276,12 +276,14 @@ def test_meta_holds_classes_out_where_the_source_does_not(source, tmp_path):
 
 def test_held_out_classes_have_rates_batches_and_an_average_of_their_own():
     config = config_of("maml_gan", "smoke", **{"inner.lr": 0.4, "inner.d_lr": None})
+    config.nets.place, config.adapt.test_place = 0.5, 1.5
     config.adapt.test_repeat, config.train_shots = 3, 9
     config.adapt.test_rate, config.adapt.test_d_rate, config.inner.layers = 0.25, 0.5, None
     learner = build.make_learner(config, build.make_game(config, (8, 8, 1), Method()))
     inner = build.held_out_inner(config, learner)
     assert (learner.inner.average, inner.average) == ("none", "ema")
     assert (learner.inner.repeat, inner.repeat) == (1, 3)
+    assert (learner.inner.game.nets.g.place, inner.game.nets.g.place) == (0.5, 0.75)
     assert (learner.inner.batch, inner.batch) == (config.shots, None)
     for txs, expected in ((learner.inner.tx, [-0.4, -0.4]), (inner.tx, [-0.1, -0.2])):
         moves = [tx.update(1.0, tx.init(0.0), 0.0)[0] for tx in txs]
@@ -474,6 +476,7 @@ class TestBadInput:
             ("meta", {"adapt.test_average": "emma"}, "did you mean 'ema'"),
             ("meta", {"adapt.test_rate": 0.0}, "adapt.test_rate must be positive"),
             ("meta", {"adapt.test_repeat": 0}, "adapt.test_repeat must be at least 1"),
+            ("meta", {"nets.place": 0.5, "adapt.test_place": 2.5}, "must lie in 0 to 1, got 1.25"),
         ],
     )
     def test_config(self, phase, fields, message, source, tmp_path):
