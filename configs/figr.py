@@ -16,7 +16,7 @@ def get_config(arg: str = ""):
     config = maml_gan.get_config(",".join(filter(None, words)))
     config.name = base.run_name("figr", chosen)
     config.data.size = (32, 32)
-    config.nets.name = "figr"
+    config.nets.name, config.nets.place = "figr", 0.0
     config.latent = 100
 
     # The released critic averages over the 2K images of both kinds, which halves its loss but not

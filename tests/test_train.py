@@ -310,6 +310,19 @@ def test_a_method_changes_the_inner_loop_in_training_and_after_it(words):
     assert config_of("maml_gan", "imle,adapt.method.weight=2.0").adapt.method.weight == 2.0
 
 
+def test_figr_is_the_released_one_on_every_data_set(tmp_path):
+    """Nothing that the main job chooses for its data, or after training, is in it."""
+    configs = [json.loads(config_of("figr", data).to_json()) for data in ("omniglot", "glyphs")]
+    for config in configs:
+        del config["name"], config["data"]["name"]
+    assert configs[0] == configs[1]
+    config = config_of("figr", "glyphs,smoke")
+    assert (config.nets.place, config.truncation, config.inner.layers) == (0.0, 1.0, None)
+    assert (config.inner.lr, config.inner.d_lr, config.outer.lr) == (1e-3, 5e-4, 1e-4)
+    assert (config.adapt.test_rate, config.adapt.test_repeat) == (1.0, 1)
+    train.prepare(config, tmp_path / "run")
+
+
 def test_rates_of_layers_are_one_field_that_words_replace():
     layers = {"g/head": 2.0, "g/stem/dense/kernel": 0.5}
     assert config_of("maml_gan", f"smoke,inner.layers={layers}").inner.layers == layers
