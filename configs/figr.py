@@ -32,6 +32,7 @@ def get_config(arg: str = ""):
     config.train_shots = None
     config.adapt.test_rate = config.adapt.test_d_rate = 1.0
     config.adapt.test_average, config.adapt.test_repeat = "none", 1
+    config.adapt.test_place = 1.0
     config.d_steps = 1
     config.truncation = 1.0
     config.ema_decay = 0.0  # the last parameters, as released

@@ -470,6 +470,7 @@ class TestPlans:
             assert {(x.tasks, x.shots, x.adapt.steps, x.seed) for x in each} == {(2, 5, 8, 0)}
             asked = {(x.train_shots, x.nets.place, x.inner.lr, x.adapt.test_rate) for x in each}
             assert asked == {(None, 0.0, 0.05, 1.0)}
+            assert {x.outer.lr for x in each} <= {2e-3, config.own_lr, 1.0}  # 1.0: SGD's
             assert (cell.row in learners.WARM) == (each[0].init_from != "") == (len(each) > 1)
 
     def test_what_is_not_there(self, tmp_path):
