@@ -109,6 +109,9 @@ def get_config(arg: str = ""):
         config.train_shots, config.inner.lr, config.truncation = 17, 0.1, 0.4
         config.steps, config.adapt.steps = 2_600, 12
         config.adapt.test_repeat = 8
+        # Where latents are few, what lies near the sample that an image pulls goes with it; of many
+        # each is as far from all the others.
+        config.latent = 16
         # Hand-drawn characters stand elsewhere each time. Moving is not drawing, and one number
         # moves every pixel: at the rate of the other layers images fly apart.
         config.nets.place = 0.5

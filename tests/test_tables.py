@@ -468,8 +468,9 @@ class TestPlans:
             each = [x.load() for x in (run, *run.needs)]  # a warm start is the same for all
             assert sum(x.steps for x in each) == 690
             assert {(x.tasks, x.shots, x.adapt.steps, x.seed) for x in each} == {(2, 5, 8, 0)}
-            asked = {(x.train_shots, x.nets.place, x.inner.lr, x.adapt.test_rate) for x in each}
-            assert asked == {(None, 0.0, 0.05, 1.0)}
+            asked = {(x.train_shots, x.nets.place, x.latent, x.inner.lr) for x in each}
+            assert asked == {(None, 0.0, 64, 0.05)}
+            assert {x.adapt.test_rate for x in each} == {1.0}
             assert {x.outer.lr for x in each} <= {2e-3, config.own_lr, 1.0}  # 1.0: SGD's
             assert (cell.row in learners.WARM) == (each[0].init_from != "") == (len(each) > 1)
 

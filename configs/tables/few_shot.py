@@ -27,9 +27,9 @@ EXPLAIN = (
 )
 
 MAIN = (
-    "On Omniglot the main job's generator can move and scale what it has drawn (nets.place), and "
-    "each image draws the nearest sample towards it (adapt.method=imle); `finetune` and `scratch` "
-    "do without either."
+    "On Omniglot the main job's generator can move and scale what it has drawn (nets.place), each "
+    "image draws the nearest sample towards it (adapt.method=imle), and for that there are fewer "
+    "latents (latent); `finetune` and `scratch` do without these."
 )
 
 
@@ -61,8 +61,8 @@ def shared_config(table: str, title: str, explain: str, smoke: bool) -> ConfigDi
     # Omniglot 2,600 x 2 x 12 steps), the discriminator twice as many: 468,000 on average, here in
     # batches of 64.
     config.pretrain_steps = 4 if smoke else 7_300
-    # The same networks as the main job's (on Omniglot but for the generator's place), with the loss
-    # and optimizer that suit pretraining.
+    # The same networks as the main job's (on Omniglot but for the generator's place and number of
+    # latents), with the loss and optimizer that suit pretraining.
     config.pretrain = "" if smoke else "nets.affine=value,observe_every=1000,save_every=500"
     config.rates = (
         ("inner.lr=0.01,inner.d_lr=0.001", "inner.lr=0.1,inner.d_lr=0.01")

@@ -81,7 +81,7 @@ ROWS = {**WHOLE, **WARM}
 # generator can move what it has drawn. Here all rows, which are compared with each other, have one
 # generator, and steps on the same five, at the rates that suit that.
 FIVE = (
-    "finetune,train_shots=None,inner.lr=0.05,truncation=0.25,nets.place=0.0,"
+    "finetune,train_shots=None,latent=64,inner.lr=0.05,truncation=0.25,nets.place=0.0,"
     "inner.layers={'g/stem':20.0},adapt.steps=8,outer.lr=0.002"
 )
 OF_REPTILE = {"omniglot": FIVE}
