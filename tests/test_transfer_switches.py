@@ -113,3 +113,31 @@ def test_imle_pulls_as_strongly_as_its_weight_from_near_and_far(source):
         np.testing.assert_allclose(np.sqrt(np.square(slope).sum()), 0.5, rtol=1e-5)
         assert (slope > 0).all()
     assert np.isfinite(pull(seen.real)).all()
+
+
+def test_imle_pulls_from_where_a_moved_image_is_nearest(source):
+    """A dot two pixels below the image's and three right of it: near after a move by two, not one,
+    as all of a block of 2x2 pixels are one place.
+    """
+    ground = -jnp.ones((1, 8, 8, 1))
+    dot, there = (ground.at[0, i, j].set(1.0) for i, j in ((2, 2), (4, 5)))
+    game, seen = play(source)
+
+    def loss(shift, fake, real=dot):
+        both = seen._replace(real=real, fake=fake)
+        return imle.make(weight=1.0, shift=shift).g_loss(game, both, 0.0)
+
+    # Dots in two blocks: a mean of 4 pixels is 1/2 off, with 4 pixels to a mean, in each.
+    np.testing.assert_allclose([loss(0, there), loss(1, there)], 2**0.5, rtol=1e-5)
+    np.testing.assert_allclose([loss(2, there), loss(3, there)], 0.0, atol=1e-5)
+    # A faint dot there is to become a bright one there, and what is like nothing is left alone.
+    fake = jnp.concatenate([ground.at[0, :4].set(1.0), (there - 1) / 2])
+    slope = np.asarray(jax.grad(lambda x: loss(2, x))(fake))[..., 0]
+    assert (slope[1, 4:6, 4:6] < 0).all()
+    assert not slope[0].any()
+    assert np.count_nonzero(slope) == 4
+    # An edge goes on: a half moved by two is three quarters.
+    half, most = (ground.at[0, i:].set(1.0) for i in (4, 2))
+    np.testing.assert_allclose(loss(2, most, real=half), 0.0, atol=1e-5)
+    with pytest.raises(ValueError, match="a shift of 0 pixels or more, got -1"):
+        imle.make(shift=-1)
