@@ -120,7 +120,8 @@ def get_config(arg: str = ""):
         # pull of each image, and moving them further than in training, make up for that.
         config.outer.lr, config.adapt.test_place = 4e-3, 1.7
         if method == "imle":
-            config.adapt.method.weight = 0.75
+            # Where a character stands is left to the critic: strokes are drawn sharper, and apart.
+            config.adapt.method.weight, config.adapt.method.shift = 0.75, 3
     config.eval_classes = 100  # of each held-out split, evenly spaced, for scores and pictures
     config.ema_decay = 0.99
     config.observe_every = 1_000
