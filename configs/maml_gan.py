@@ -124,7 +124,7 @@ def get_config(arg: str = ""):
             config.adapt.method.weight, config.adapt.method.shift = 0.75, 3
     config.eval_classes = 100  # of each held-out split, evenly spaced, for scores and pictures
     config.ema_decay = 0.99
-    config.observe_every = 1_000
+    config.observe_every = 1_300  # on Omniglot to look takes as long as some 300 steps
     config.save_every = 100
     if chosen.get("size") == "smoke":
         config.steps, config.report_every, config.observe_every, config.save_every = 4, 2, 4, 2

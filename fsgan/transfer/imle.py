@@ -16,9 +16,7 @@ not to draw others beside them. Where things stand is then the critic's matter a
 """
 
 import jax.numpy as jnp
-from jax import lax
 
-from fsgan.nets.layers import downsample
 from fsgan.types import Array, Method
 
 
@@ -28,31 +26,26 @@ def make(*, weight: float = 0.5, shift: int = 0) -> Method:
         raise ValueError(f"imle needs a shift of 0 pixels or more, got {shift}")
 
     def g_loss(game, play, loss):
-        real, fake = means(places(play.real, shift)), means(play.fake)
+        n, h, w, _ = play.real.shape
+        around = (shift, shift)
+        real = blocks(jnp.pad(play.real, ((0, 0), around, around, (0, 0)), mode="edge"))
+        steps = range(2 * shift + 1)
+        real = [real[:, i : i + h : 2, j : j + w : 2].reshape(n, -1) for i in steps for j in steps]
+        real, fake = jnp.stack(real), blocks(play.fake)[:, ::2, ::2].reshape(len(play.fake), -1)
         # Which of all are nearest has no derivative, and squares find it by a matrix product.
-        y = lax.stop_gradient(fake)
-        square = (y * y).sum(-1) - 2 * real @ y.T + (real * real).sum(-1, keepdims=True)
-        nearest = square.transpose(1, 0, 2).reshape(len(play.real), -1).argmin(1)
+        square = (fake * fake).sum(-1) - 2 * real @ fake.T + (real * real).sum(-1, keepdims=True)
+        nearest = square.transpose(1, 0, 2).reshape(n, -1).argmin(1)
         move, sample = jnp.divmod(nearest, len(fake))
-        apart = real[move, jnp.arange(len(move))] - fake[sample]
+        apart = real[move, jnp.arange(n)] - fake[sample]
         # The small constant keeps the derivative finite where they are equal.
         return loss + weight * jnp.sqrt(jnp.square(apart).sum(-1) + 1e-12).mean()
 
     return Method(g_loss=g_loss)
 
 
-def places(images: Array, shift: int) -> Array:
-    """Images [n, h, w, c] in all places [(2 shift + 1)^2, n, h, w, c], their edges continued."""
-    _, h, w, _ = images.shape
-    around = (shift, shift)
-    wide = jnp.pad(images, ((0, 0), around, around, (0, 0)), mode="edge")
-    steps = range(2 * shift + 1)
-    return jnp.stack([wide[:, i : i + h, j : j + w] for i in steps for j in steps])
-
-
-def means(images: Array) -> Array:
-    """Of 2x2 pixels [..., h, w, c] -> [..., h w c / 4], so scaled that their distances have the
-    slope 1: a mean of 4 pixels changes by a quarter of each.
+def blocks(images: Array) -> Array:
+    """Twice the mean of each 2x2 pixels, [n, h, w, c] -> [n, h - 1, w - 1, c]. A mean changes by a
+    quarter of each pixel: of every other one, both ways, doubled, distances have the slope 1.
     """
-    *several, h, w, c = images.shape
-    return 2 * downsample(images.reshape(-1, h, w, c)).reshape(*several, -1)
+    rows = images[:, 1:] + images[:, :-1]
+    return (rows[:, :, 1:] + rows[:, :, :-1]) / 2
