@@ -139,5 +139,8 @@ def test_imle_pulls_from_where_a_moved_image_is_nearest(source):
     # An edge goes on: a half moved by two is three quarters.
     half, most = (ground.at[0, i:].set(1.0) for i in (4, 2))
     np.testing.assert_allclose(loss(2, most, real=half), 0.0, atol=1e-5)
+    # Each image has moves of its own.
+    fake, real = jnp.concatenate([most, there]), jnp.concatenate([dot, half])
+    np.testing.assert_allclose(loss(2, fake, real), 0.0, atol=1e-5)
     with pytest.raises(ValueError, match="a shift of 0 pixels or more, got -1"):
         imle.make(shift=-1)
