@@ -31,12 +31,12 @@ def make(*, weight: float = 0.5, shift: int = 0) -> Method:
         real = blocks(jnp.pad(play.real, ((0, 0), around, around, (0, 0)), mode="edge"))
         steps = range(2 * shift + 1)
         real = [real[:, i : i + h : 2, j : j + w : 2].reshape(n, -1) for i in steps for j in steps]
-        real, fake = jnp.stack(real), blocks(play.fake)[:, ::2, ::2].reshape(len(play.fake), -1)
+        real = jnp.stack(real, 1)  # [n, moves, means]
+        fake = blocks(play.fake)[:, ::2, ::2].reshape(len(play.fake), -1)
         # Which of all are nearest has no derivative, and squares find it by a matrix product.
         square = (fake * fake).sum(-1) - 2 * real @ fake.T + (real * real).sum(-1, keepdims=True)
-        nearest = square.transpose(1, 0, 2).reshape(n, -1).argmin(1)
-        move, sample = jnp.divmod(nearest, len(fake))
-        apart = real[move, jnp.arange(n)] - fake[sample]
+        move, sample = jnp.divmod(square.reshape(n, -1).argmin(1), len(fake))
+        apart = real[jnp.arange(n), move] - fake[sample]
         # The small constant keeps the derivative finite where they are equal.
         return loss + weight * jnp.sqrt(jnp.square(apart).sum(-1) + 1e-12).mean()
 
