@@ -142,8 +142,6 @@ def run(
     with Logger(workdir, steps=steps, start=done) as log, Interrupt() as interrupt:
         log.info(parameter_overview(state.params))
         log.info(f"{job.phase} in {workdir}, step {done} of {steps}, on {mesh}")
-        if done == 0:
-            job.observe(state, log, False)
 
         while done < steps and not interrupt.anywhere():
             length = min(report_every - done % report_every, steps - done)

@@ -78,7 +78,7 @@ def test_observed_at_its_times_and_the_best_is_kept(tmp_path):
 
     watched = job(observe=observe, score="score")
     assert loop.run(watched, tmp_path, steps=10, **EVERY, keep=1)
-    assert seen == [(0, False), (2, False), (4, False), (6, False), (8, False), (10, True)]
+    assert seen == [(2, False), (4, False), (6, False), (8, False), (10, True)]
     checkpoints = loop.Checkpoints(tmp_path / "checkpoints", keep=1)
     assert (checkpoints.best(), checkpoints.latest(), checkpoints.steps()) == (4, 10, [4, 10])
 
