@@ -41,7 +41,7 @@ def get_config(arg: str = ""):
     config.adapt_steps = placeholder(int)  # None: the run's test_steps, 10 for a pretrained one
     config.inner = base.optimizer("sgd", 0.1, d_lr=0.01, clip=30.0)  # of a pretrained run
     config.average = "none"  # of its inner iterates: none, uniform or ema
-    config.repeat = 1  # how often its inner steps have each support image
+    config.repeat = 1  # generated images for each support image of its inner steps
     if "size" in chosen:
         config.features, config.classes, config.m = chosen.get("features", "pixels"), 8, 8
     return base.assign(config, fields)

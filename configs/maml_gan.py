@@ -88,7 +88,7 @@ def get_config(arg: str = ""):
     config.adapt.test_average = "ema"  # of the inner iterates, as `average`
     # A batch of more latents than images: its direction is less a matter of chance. On validation
     # classes glyphs have a lower KID, and both they and Omniglot's are recognised better.
-    config.adapt.test_repeat = 4  # how often a step has each support image
+    config.adapt.test_repeat = 4  # generated images for each support image of a step
     config.adapt.test_place = 1.0  # times nets.place, how far samples are moved
     config.adapt.show = (2, 5, 10)  # the ones after which samples are drawn
     config.adapt.g_subspace = "everything"  # where it may move: head, scale_shift, lora:4, ...

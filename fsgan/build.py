@@ -169,8 +169,8 @@ def make_inner_method(adapt: ConfigDict) -> Method:
 
 def held_out_inner(config: ConfigDict, learner: Learner) -> Inner:
     """How a learner adapts to held-out classes: its inner loop with `adapt.test_rate` and
-    `adapt.test_d_rate` times the learning rates, in batches of `adapt.test_repeat` times the
-    images, which ends in the mean of the iterates that `adapt.test_average` names; its generator
+    `adapt.test_d_rate` times the learning rates and `adapt.test_repeat` generated images for each
+    real one, which ends in the mean of the iterates that `adapt.test_average` names; its generator
     moves what it draws `adapt.test_place` times as far.
     """
     factors = {name: config.adapt[name] for name in ("test_rate", "test_d_rate")}
@@ -187,10 +187,11 @@ def held_out_inner(config: ConfigDict, learner: Learner) -> Inner:
     generator = game.nets.g.clone(place=place)
     return dataclasses.replace(
         learner.inner,
-        game=dataclasses.replace(game, nets=game.nets._replace(g=generator)),
+        game=dataclasses.replace(
+            game, nets=game.nets._replace(g=generator), repeat=config.adapt.test_repeat
+        ),
         tx=make_optimizers(inner, config.adapt.steps),
         average=config.adapt.test_average,
-        repeat=config.adapt.test_repeat,
         batch=None,
     )
 

@@ -82,7 +82,8 @@ def objectives(game: Game) -> Pair:
     def generate(params: Pair, real: Array, key: Array, memory) -> tuple[Play, Callable, Array]:
         """The play before anybody has judged it, the judge, and a key for the game's penalty."""
         z_key, augment_key, penalty_key, latents_key, own_key = jax.random.split(key, 5)
-        z = method.latents(latents_key, latents(z_key, len(real), game.latent), memory)
+        z = latents(z_key, len(real) * game.repeat, game.latent)
+        z = method.latents(latents_key, z, memory)
         fake = nets.g.apply({"params": params.g}, z)
 
         def augment(images: Array) -> Array:
@@ -103,7 +104,7 @@ def objectives(game: Game) -> Pair:
 
     def d_loss(params: Pair, real: Array, key: Array, memory) -> tuple[Array, Metrics]:
         play, judge, penalty_key = generate(params, real, key, memory)
-        on_real, on_fake = jnp.split(judge(jnp.concatenate([real, play.fake])), 2)
+        on_real, on_fake = jnp.split(judge(jnp.concatenate([real, play.fake])), [len(real)])
         play = play._replace(on_real=on_real, on_fake=on_fake)
         value = method.d_loss(game, play, loss.d(on_real, on_fake))
         if game.penalty is not None:

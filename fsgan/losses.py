@@ -1,8 +1,9 @@
 """Adversarial losses and gradient penalties: arrays -> scalar.
 
 An adversarial loss is a `Pair` of functions `(real, fake) -> scalar` of the discriminator's logits
-[n] on real and on generated images; each player minimises its own. Formulas use softplus, whose
-derivatives of every order are finite, so that they can be differentiated through.
+[n] on real and [m] on generated images; each player minimises its own. Formulas use softplus, whose
+derivatives of every order are finite, so that they can be differentiated through. Where a real and
+a generated image make a pair, and there are more generated ones, the real ones are taken again.
 """
 
 from __future__ import annotations
@@ -15,6 +16,12 @@ from jax.nn import relu, softplus
 
 from fsgan import plugins
 from fsgan.types import Array, Pair
+
+
+def _paired(real: Array, fake: Array) -> Array:
+    """Real images or logits, one for each generated one."""
+    return jnp.resize(real, fake.shape)
+
 
 ADVERSARIAL = {
     # Goodfellow et al. 2014, eq. 1: the generator minimises E log(1 - D(G(z))), which saturates.
@@ -45,8 +52,8 @@ ADVERSARIAL = {
     # RpGAN (Jolicoeur-Martineau 2019; R3GAN, Huang et al. 2024): each fake is judged against the
     # real image it is paired with, so both players see both. Wants R1 and R2.
     "relativistic": Pair(
-        g=lambda real, fake: softplus(real - fake).mean(),
-        d=lambda real, fake: softplus(fake - real).mean(),
+        g=lambda real, fake: softplus(_paired(real, fake) - fake).mean(),
+        d=lambda real, fake: softplus(fake - _paired(real, fake)).mean(),
     ),
 }
 
@@ -101,7 +108,7 @@ def pixel_gradient_penalty(critic, real, fake, key) -> Array:
 
 def _between(real: Array, fake: Array, key: Array) -> Array:
     """A random point on the line between each pair of images."""
-    shape = (real.shape[0],) + (1,) * (real.ndim - 1)
+    real, shape = _paired(real, fake), (fake.shape[0],) + (1,) * (fake.ndim - 1)
     return real + jax.random.uniform(key, shape, real.dtype) * (fake - real)
 
 

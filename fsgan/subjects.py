@@ -7,6 +7,7 @@ from a few of its images. Samples of a transferred or pretrained GAN have no cla
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -139,7 +140,8 @@ def inner_loop(config: ConfigDict, trained: ConfigDict) -> tuple[tasks.Inner, in
         return build.held_out_inner(trained, build.make_learner(trained, game)), steps
     steps = config.adapt_steps or 10
     tx = build.make_optimizers(config.inner, steps)
-    return tasks.Inner(game, tx, steps=steps, average=config.average, repeat=config.repeat), steps
+    game = dataclasses.replace(game, repeat=config.repeat)
+    return tasks.Inner(game, tx, steps=steps, average=config.average), steps
 
 
 def few_shot(

@@ -47,7 +47,6 @@ class Inner:
     fewest: int | None = None  # meta-training draws the number of steps from fewest .. steps
     learned: learned.Learned = learned.nothing  # settings learned besides the parameters
     average: str = "none"  # what adaptation ends in, one of AVERAGES
-    repeat: int = 1  # how often a step has each support image, every time beside new latents
     batch: int | None = None  # a step takes so many images of a larger support, drawn anew
     remat: bool = False  # compute inner steps again instead of keeping them in memory
     unroll: int = 1  # inner steps per iteration of the compiled loop
@@ -140,7 +139,6 @@ def make_adapt(
         else:
             key, order_key = jax.random.split(key)
             batches = minibatches(order_key, support, inner.batch, steps * d_steps)
-        batches = jnp.concatenate([batches] * inner.repeat, 1)
         if d_steps > 1:
             batches = batches.reshape(steps, d_steps, *batches.shape[1:])
         state = gan.start(networks, key, by, method, ema=False)

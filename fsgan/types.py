@@ -53,11 +53,11 @@ class Play(NamedTuple):
     """What a player's loss was computed from, for the hooks of a method."""
 
     params: Pair  # full parameters of both networks
-    z: Array  # [n, latent]
+    z: Array  # [n * game.repeat, latent]
     real: Array  # [n, h, w, c] in [-1, 1], as `fake` is
-    fake: Array  # generated from z
-    on_real: Array  # logits [n] of the augmented real images
-    on_fake: Array  # logits [n] of the augmented generated images
+    fake: Array  # [n * game.repeat, h, w, c], generated from z
+    on_real: Array  # logits of the augmented real images, [n]
+    on_fake: Array  # logits of the augmented generated images, [n * game.repeat]
     augment: Callable[[Array], Array]  # images -> images as the discriminator sees them
     key: Array  # for the hook's own draws
     memory: Any
@@ -105,6 +105,7 @@ class Game:
     penalty: Callable | None = None  # added to the discriminator's loss: `losses.penalty(r1=1.0)`
     method: Method = Method()
     d_steps: int = 1  # discriminator updates for each one of the generator
+    repeat: int = 1  # generated images for each real one of a batch, in training
     # Samples are drawn with latents of this standard deviation; in training it is 1.
     truncation: float = 1.0
 

@@ -10,6 +10,7 @@ import pytest
 import toys
 
 from fsgan import Method, Pair, gan, losses, subspaces
+from fsgan.transfer import imle
 
 
 def tree_equal(a, b) -> bool:
@@ -80,6 +81,26 @@ def test_d_steps_take_a_batch_each(key):
     other, _ = step(state, real.at[0].set(-real[0]))  # only the first D step sees it
     assert int(after.step) == 1
     assert not tree_equal(after.params.d, other.params.d)
+
+
+@pytest.mark.parametrize("loss", losses.ADVERSARIAL)
+def test_repeat_is_a_batch_of_repeated_images(key, loss):
+    """Of which each is judged once: losses and slopes of both players are the same."""
+    penalty = losses.penalty(gradient_penalty=1.0, r1=0.5)
+    once = toys.game(loss, penalty=penalty, method=imle.make(shift=1))
+    thrice = gan.objectives(dataclasses.replace(once, repeat=3))
+    once, params = gan.objectives(once), gan.init(key, once)
+    real = toys.images(key, 5)
+
+    def of(player, real):
+        (value, metrics), slope = jax.value_and_grad(player, has_aux=True)(params, real, key, {})
+        return value, metrics, slope
+
+    for short, long in zip(thrice, once, strict=True):
+        found, expected = of(short, real), of(long, jnp.tile(real, (3, 1, 1, 1)))
+        close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)  # noqa: E731
+        jax.tree.map(close, found, expected)
+        assert abs(found[0] - of(long, real)[0]) > 1e-3  # whose latents are others
 
 
 def test_uniform_average():

@@ -144,17 +144,6 @@ def test_averages_of_the_inner_iterates(key):
         allclose(found, expected, rtol=1e-5, atol=1e-8)
 
 
-def test_repeated_images_are_a_larger_batch(key):
-    inner, params, episode = setting(key)
-    twice = jax.jit(tasks.make_adapt(dataclasses.replace(inner, repeat=2)))
-    found, _ = twice(params, key, episode.support)
-    once = jax.jit(tasks.make_adapt(inner))
-    allclose(found, once(params, key, jnp.tile(episode.support, (2, 1, 1, 1)))[0], rtol=1e-12)
-    assert not np.allclose(
-        found.g["head"]["bias"], once(params, key, episode.support)[0].g["head"]["bias"]
-    )
-
-
 def test_remat_and_unroll_change_nothing(key):
     inner, params, episode = setting(key, ["per_leaf"])
     inner = dataclasses.replace(inner, steps=4)  # with remat, two stretches of two

@@ -282,7 +282,7 @@ def test_held_out_classes_have_rates_batches_and_an_average_of_their_own():
     learner = build.make_learner(config, build.make_game(config, (8, 8, 1), Method()))
     inner = build.held_out_inner(config, learner)
     assert (learner.inner.average, inner.average) == ("none", "ema")
-    assert (learner.inner.repeat, inner.repeat) == (1, 3)
+    assert (learner.inner.game.repeat, inner.game.repeat) == (1, 3)
     assert (learner.inner.game.nets.g.place, inner.game.nets.g.place) == (0.5, 0.75)
     assert (learner.inner.batch, inner.batch) == (config.shots, None)
     for txs, expected in ((learner.inner.tx, [-0.4, -0.4]), (inner.tx, [-0.1, -0.2])):
