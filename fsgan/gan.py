@@ -117,7 +117,7 @@ def objectives(game: Game) -> Pair:
 
 def make_step(game: Game, tx: Pair, *, ema_decay: float = 0.999) -> Step:
     """The training step `(state, real) -> (state, metrics)`: `game.d_steps` discriminator updates,
-    then one of the generator, each on fresh latents.
+    then one of the generator, each on fresh latents, `game.repeat` for each real image.
 
     `real` is [n, h, w, c] in [-1, 1], with d_steps > 1 [d_steps, n, h, w, c]: one batch for each
     discriminator update, the last one also for the generator. The average of the generator warms
